@@ -1,0 +1,192 @@
+//! Attributes: showing them as of a version, and changing them at the truth.
+//!
+//! Extended attributes are shown as the truth has them: they are not delayed.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+
+use super::disk::{self, Result, SetTime, Target};
+use super::handles::Handle;
+use super::{Caller, Engine, Errno, State, Touched};
+use crate::model::attr::Attr;
+use crate::model::history::Why;
+use crate::model::ids::ObjectId;
+use crate::model::op::Op;
+
+/// What a `setattr` changes; nothing else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SetAttr {
+    pub(crate) mode: Option<u32>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) size: Option<u64>,
+    pub(crate) atime: SetTime,
+    pub(crate) mtime: SetTime,
+    pub(crate) handle: Option<Handle>,
+}
+
+/// The room of the file system under the backing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space {
+    pub(crate) blocks: u64,
+    pub(crate) blocks_free: u64,
+    pub(crate) blocks_available: u64,
+    pub(crate) files: u64,
+    pub(crate) files_free: u64,
+    pub(crate) block_size: u32,
+    pub(crate) name_max: u32,
+    pub(crate) fragment_size: u32,
+}
+
+impl Engine {
+    /// `stat` of an object that the client has looked up.
+    pub(crate) fn getattr(&self, who: &Caller, object: ObjectId) -> Result<Attr> {
+        let mut st = self.lock();
+        let (seen, why) = if st.world.is_plain(who.client, object) && st.object(object).is_ok_and(|o| o.dead.is_none()) {
+            (st.truth(object), Why::Truth)
+        } else {
+            match self.look(&mut st, who, object, false, None) {
+                Ok((attr, why)) => (Ok(attr), why),
+                Err(e) => (Err(e), Why::Truth),
+            }
+        };
+        st.note(who, Op::Getattr, object, why, seen)
+    }
+
+    pub(crate) fn setattr(&self, who: &Caller, object: ObjectId, set: &SetAttr) -> Result<Attr> {
+        let mut st = self.lock();
+        let op = if set.size.is_some() { Op::Truncate } else { Op::Setattr };
+        let done = self.setattr_inner(&mut st, who, object, set);
+        st.note(who, op, object, Why::Truth, done)
+    }
+
+    fn setattr_inner(&self, st: &mut State, who: &Caller, object: ObjectId, set: &SetAttr) -> Result<Attr> {
+        st.object(object)?;
+        if let Some(size) = set.size {
+            self.resize(st, who, object, size, set.handle)?;
+        }
+        let times = (!matches!(set.atime, SetTime::Keep)) || !matches!(set.mtime, SetTime::Keep);
+        if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || times {
+            if times {
+                // A later flush would move the time again.
+                self.flush_dirty(st, who, object)?;
+            }
+            let visible = Self::attr_visible(st, who);
+            self.commit(st, who, object, visible, None, |st| {
+                let fd = match st.anchor(object) {
+                    Err(Errno::ESTALE) => {
+                        let open = st.writer(who, object).or_else(|| st.object(object).ok()?.open.first().cloned());
+                        std::sync::Arc::new(open.ok_or(Errno::ESTALE)?.fd.try_clone().map_err(Errno::from)?)
+                    }
+                    other => other?,
+                };
+                self.apply(who, fd.as_fd(), set)?;
+                self.touch(st, who, object, Target::Fd(fd.as_fd()), Touched::Attributes);
+                Ok(())
+            })?;
+        }
+        if st.world.is_plain(who.client, object) { st.truth(object) } else { Ok(self.look(st, who, object, false, None)?.0) }
+    }
+
+    fn apply(&self, who: &Caller, fd: std::os::fd::BorrowedFd<'_>, set: &SetAttr) -> Result<()> {
+        if set.uid.is_some() || set.gid.is_some() {
+            disk::chown(Target::Fd(fd), set.uid, set.gid)?;
+        }
+        if let Some(mode) = set.mode {
+            disk::chmod(fd, mode)?;
+        }
+        let by_clock = |time| match time {
+            SetTime::Now if self.calendar.decides => SetTime::To(self.calendar.stamp(who.now)),
+            other => other,
+        };
+        let (atime, mtime) = (by_clock(set.atime), by_clock(set.mtime));
+        if !matches!((atime, mtime), (SetTime::Keep, SetTime::Keep)) {
+            disk::set_times(Target::Fd(fd), atime, mtime)?;
+        }
+        Ok(())
+    }
+
+    /// A file that is truncated by name: it is opened for this one call.
+    pub(super) fn open_to_write(
+        &self,
+        st: &mut State,
+        who: &Caller,
+        object: ObjectId,
+    ) -> Result<std::sync::Arc<super::objects::OpenFile>> {
+        let flags = super::OpenFlags { read: false, write: true, append: false, sync: false, direct: false };
+        Ok(std::sync::Arc::new(self.open_disk(st, who, object, flags)?))
+    }
+
+    /// Whether the caller may read, write or execute, as the truth decides.
+    pub(crate) fn access(&self, who: &Caller, object: ObjectId, mask: u32) -> Result<()> {
+        let mut st = self.lock();
+        let done = st.anchor(object).and_then(|fd| disk::access(fd.as_fd(), mask));
+        st.note(who, Op::Access, object, Why::Truth, done)
+    }
+
+    /// Not in the history: chaosfs asks for it itself, to know that everything before it was served.
+    pub(crate) fn statfs(&self) -> Result<Space> {
+        let mut st = self.lock();
+        let root = st.dir_fd(ObjectId::ROOT)?;
+        disk::statvfs(root.as_fd()).map(|s| Space {
+            blocks: s.f_blocks,
+            blocks_free: s.f_bfree,
+            blocks_available: s.f_bavail,
+            files: s.f_files,
+            files_free: s.f_ffree,
+            block_size: s.f_bsize as u32,
+            name_max: s.f_namemax as u32,
+            fragment_size: s.f_frsize as u32,
+        })
+    }
+
+    // ---- extended attributes -------------------------------------------------------------------------------------
+
+    pub(crate) fn get_xattr(&self, who: &Caller, object: ObjectId, name: &OsStr) -> Result<Vec<u8>> {
+        let mut st = self.lock();
+        let done = st.anchor(object).and_then(|fd| disk::get_xattr(fd.as_fd(), name));
+        st.note(who, Op::Getxattr, object, Why::Truth, done)
+    }
+
+    pub(crate) fn list_xattr(&self, who: &Caller, object: ObjectId) -> Result<Vec<u8>> {
+        let mut st = self.lock();
+        let done = st.anchor(object).and_then(|fd| disk::list_xattr(fd.as_fd()));
+        st.note(who, Op::Listxattr, object, Why::Truth, done)
+    }
+
+    pub(crate) fn set_xattr(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+    ) -> Result<()> {
+        let mut st = self.lock();
+        let done = self.change_xattr(&mut st, who, object, |fd| disk::set_xattr(fd, name, value, flags));
+        st.note(who, Op::Setxattr, object, Why::Truth, done)
+    }
+
+    pub(crate) fn remove_xattr(&self, who: &Caller, object: ObjectId, name: &OsStr) -> Result<()> {
+        let mut st = self.lock();
+        let done = self.change_xattr(&mut st, who, object, |fd| disk::remove_xattr(fd, name));
+        st.note(who, Op::Removexattr, object, Why::Truth, done)
+    }
+
+    fn change_xattr(
+        &self,
+        st: &mut State,
+        who: &Caller,
+        object: ObjectId,
+        change: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let fd = st.anchor(object)?;
+        let visible = Self::attr_visible(st, who);
+        self.commit(st, who, object, visible, None, |st| {
+            change(fd.as_fd())?;
+            self.touch(st, who, object, Target::Fd(fd.as_fd()), Touched::Attributes);
+            Ok(())
+        })?;
+        Ok(())
+    }
+}

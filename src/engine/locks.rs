@@ -1,0 +1,270 @@
+//! Advisory locks, kept at the truth so that they exclude all clients: POSIX byte ranges, open-file-description locks and
+//! `flock`, which FUSE hands on as a lock of the whole range, as NFS does.
+
+use super::handles::Handle;
+use super::{Caller, Engine, Errno};
+use crate::model::hash::Map;
+use crate::model::history::Why;
+use crate::model::ids::{ClientId, ObjectId};
+use crate::model::op::Op;
+
+/// What a lock allows others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LockKind {
+    Read,
+    Write,
+}
+
+/// A lock as asked for or held. `end` is inclusive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Lock {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) kind: LockKind,
+    pub(crate) pid: u32,
+}
+
+/// Called once, outside of the engine's lock, when a waiting request is answered.
+pub(crate) type LockReply = Box<dyn FnOnce(Result<(), Errno>) + Send>;
+
+/// What became of a lock request.
+pub(crate) enum LockOutcome {
+    /// Answered.
+    Done,
+    /// Held by this client; `reply` comes back because nobody waits.
+    Busy(ClientId, LockReply),
+    /// Waits in the queue under this number.
+    Waiting(u64),
+}
+
+impl std::fmt::Debug for LockOutcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            LockOutcome::Done => "Done",
+            LockOutcome::Busy(..) => "Busy",
+            LockOutcome::Waiting(_) => "Waiting",
+        })
+    }
+}
+
+/// Who owns a lock: an owner id of one client's kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    client: ClientId,
+    id: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Held {
+    owner: Owner,
+    handle: Handle,
+    lock: Lock,
+}
+
+struct Waiter {
+    number: u64,
+    owner: Owner,
+    handle: Handle,
+    lock: Lock,
+    reply: LockReply,
+}
+
+#[derive(Default)]
+struct File {
+    held: Vec<Held>,
+    /// First come, first served.
+    waiting: Vec<Waiter>,
+}
+
+/// All locks of one backing directory.
+#[derive(Default)]
+pub(super) struct Locks {
+    files: Map<ObjectId, File>,
+    next: u64,
+}
+
+/// How many requests may wait for one file.
+const WAITING: usize = 1024;
+
+impl File {
+    fn conflict(&self, owner: Owner, lock: &Lock) -> Option<&Held> {
+        self.held.iter().find(|h| {
+            h.owner != owner
+                && h.lock.start <= lock.end
+                && lock.start <= h.lock.end
+                && (h.lock.kind == LockKind::Write || lock.kind == LockKind::Write)
+        })
+    }
+
+    /// Cuts `[start, end]` out of what `owner` holds.
+    fn cut(&mut self, owner: Owner, start: u64, end: u64) {
+        let mut kept = Vec::with_capacity(self.held.len());
+        for held in self.held.drain(..) {
+            if held.owner != owner || held.lock.end < start || end < held.lock.start {
+                kept.push(held);
+                continue;
+            }
+            if held.lock.start < start {
+                kept.push(Held { lock: Lock { end: start - 1, ..held.lock }, ..held });
+            }
+            if end < held.lock.end {
+                kept.push(Held { lock: Lock { start: end + 1, ..held.lock }, ..held });
+            }
+        }
+        self.held = kept;
+    }
+
+    fn take(&mut self, owner: Owner, handle: Handle, lock: Lock) {
+        self.cut(owner, lock.start, lock.end);
+        self.held.push(Held { owner, handle, lock });
+    }
+
+    /// Grants what can be granted now.
+    fn grant(&mut self) -> Vec<LockReply> {
+        let mut granted = Vec::new();
+        let mut i = 0;
+        while i < self.waiting.len() {
+            let (owner, lock) = (self.waiting[i].owner, self.waiting[i].lock);
+            if self.conflict(owner, &lock).is_some() {
+                i += 1;
+                continue;
+            }
+            let waiter = self.waiting.remove(i);
+            self.take(waiter.owner, waiter.handle, waiter.lock);
+            granted.push(waiter.reply);
+        }
+        granted
+    }
+}
+
+impl Locks {
+    fn change(&mut self, object: ObjectId, change: impl FnOnce(&mut File)) -> Vec<LockReply> {
+        let Some(file) = self.files.get_mut(&object) else { return Vec::new() };
+        change(file);
+        let granted = file.grant();
+        if file.held.is_empty() && file.waiting.is_empty() {
+            self.files.remove(&object);
+        }
+        granted
+    }
+
+    /// A `close` by this owner: its POSIX locks of the file end.
+    #[must_use]
+    pub(super) fn unlock_all(&mut self, client: ClientId, owner: u64, object: ObjectId) -> Vec<LockReply> {
+        let owner = Owner { client, id: owner };
+        self.change(object, |file| file.cut(owner, 0, u64::MAX))
+    }
+
+    /// The open file description is gone, and with it the locks that were taken through it.
+    #[must_use]
+    pub(super) fn released(&mut self, c: ClientId, handle: Handle, flock: Option<u64>, object: ObjectId) -> Vec<LockReply> {
+        self.change(object, |file| {
+            file.held.retain(|h| h.owner.client != c || (h.handle != handle && Some(h.owner.id) != flock));
+        })
+    }
+
+    /// The client is gone. Its waiting requests are handed back.
+    #[must_use]
+    pub(super) fn leave(&mut self, client: ClientId) -> (Vec<LockReply>, Vec<LockReply>) {
+        let (mut granted, mut cancelled) = (Vec::new(), Vec::new());
+        let objects: Vec<ObjectId> = self.files.keys().copied().collect();
+        for object in objects {
+            granted.extend(self.change(object, |file| {
+                file.held.retain(|h| h.owner.client != client);
+                let (gone, stay) = std::mem::take(&mut file.waiting).into_iter().partition(|w| w.owner.client == client);
+                file.waiting = stay;
+                let gone: Vec<Waiter> = gone;
+                cancelled.extend(gone.into_iter().map(|w| w.reply));
+            }));
+        }
+        (granted, cancelled)
+    }
+}
+
+impl Engine {
+    /// `F_GETLK`: a lock that stands in the way.
+    pub(crate) fn get_lock(&self, who: &Caller, object: ObjectId, owner: u64, lock: Lock) -> Option<Lock> {
+        let st = self.lock();
+        let owner = Owner { client: who.client, id: owner };
+        st.locks.files.get(&object)?.conflict(owner, &lock).map(|held| held.lock)
+    }
+
+    /// Takes a lock. It is a point of coherency: the client flushes before, and sees the newest after (R4).
+    pub(crate) fn set_lock(
+        &self,
+        who: &Caller,
+        (object, handle): (ObjectId, Handle),
+        owner: u64,
+        lock: Lock,
+        wait: bool,
+        reply: LockReply,
+    ) -> LockOutcome {
+        let mut st = self.lock();
+        let owner = Owner { client: who.client, id: owner };
+        let flushed = self.flush_dirty(&mut st, who, object).map(drop);
+        if let Err(e) = flushed {
+            let done = st.note(who, Op::Lock, object, Why::Truth, Err(e));
+            drop(st);
+            reply(done);
+            return LockOutcome::Done;
+        }
+        st.world.reveal(who.client, object);
+        let file = st.locks.files.entry(object).or_default();
+        match file.conflict(owner, &lock).map(|held| held.owner.client) {
+            None => {
+                file.take(owner, handle, lock);
+                // A write lock turned into a read lock lets others in.
+                let granted = file.grant();
+                let done = st.note(who, Op::Lock, object, Why::Truth, Ok(()));
+                drop(st);
+                reply(done);
+                granted.into_iter().for_each(|reply| reply(Ok(())));
+                LockOutcome::Done
+            }
+            Some(holder) if !wait => LockOutcome::Busy(holder, reply),
+            Some(_) if file.waiting.len() >= WAITING => {
+                drop(st);
+                reply(Err(Errno::ENOLCK));
+                LockOutcome::Done
+            }
+            Some(_) => {
+                let number = st.locks.next;
+                st.locks.next += 1;
+                let file = st.locks.files.entry(object).or_default();
+                file.waiting.push(Waiter { number, owner, handle, lock, reply });
+                LockOutcome::Waiting(number)
+            }
+        }
+    }
+
+    /// Writes down that a request was refused because someone else holds the lock.
+    pub(crate) fn lock_refused(&self, who: &Caller, object: ObjectId) {
+        let _ = self.lock().note(who, Op::Lock, object, Why::Truth, Err::<(), _>(Errno::EAGAIN));
+    }
+
+    /// Releases a range, after flushing: who gets the lock next must see what was written under it.
+    pub(crate) fn unlock(&self, who: &Caller, object: ObjectId, owner: u64, start: u64, end: u64) -> Result<(), Errno> {
+        let mut st = self.lock();
+        let flushed = self.flush_dirty(&mut st, who, object).map(drop);
+        let owner = Owner { client: who.client, id: owner };
+        let granted = st.locks.change(object, |file| file.cut(owner, start, end));
+        let done = st.note(who, Op::Lock, object, Why::Truth, flushed);
+        drop(st);
+        granted.into_iter().for_each(|reply| reply(Ok(())));
+        done
+    }
+
+    /// Takes a waiting request out of the queue, to be answered by the caller: its program was interrupted.
+    pub(crate) fn cancel_lock(&self, object: ObjectId, number: u64) -> Option<LockReply> {
+        let mut st = self.lock();
+        let file = st.locks.files.get_mut(&object)?;
+        let i = file.waiting.iter().position(|w| w.number == number)?;
+        Some(file.waiting.remove(i).reply)
+    }
+
+    /// Whether the request still waits.
+    pub(crate) fn lock_waits(&self, object: ObjectId, number: u64) -> bool {
+        let st = self.lock();
+        st.locks.files.get(&object).is_some_and(|f| f.waiting.iter().any(|w| w.number == number))
+    }
+}

@@ -1,0 +1,443 @@
+//! What the engine does for the guards rather than for a program: clients come and go, knobs and rules change, what is due
+//! is done, and questions about the state are answered.
+
+use std::fmt::Write as _;
+use std::os::fd::AsFd;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::disk;
+use super::parking::{Parked, Ticket, Wake};
+use super::{Caller, Client, Engine, Errno, State};
+use crate::model::Sight;
+use crate::model::draw::Key;
+use crate::model::fault::{Effect, Rule};
+use crate::model::hash::Map;
+use crate::model::history::{Deed, History, Why};
+use crate::model::ids::{ClientId, Name, ObjectId};
+use crate::model::knobs::Knobs;
+use crate::model::op::Op;
+use crate::model::time::Time;
+
+/// Whether an operation may go on.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    Pass,
+    Fail(Errno),
+    /// It waits until this rule lets it go.
+    Park(Arc<Rule>),
+}
+
+/// What an operation is about, for rules and draws.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place<'a> {
+    Object(ObjectId),
+    Name(ObjectId, &'a Name),
+    Bytes(ObjectId, u64),
+}
+
+/// A client as an answer to "who is there".
+#[derive(Clone, Debug)]
+pub(crate) struct ClientReport {
+    pub(crate) name: Arc<str>,
+    pub(crate) parked: usize,
+}
+
+/// Whether anything can stand in the way of a client's operations; read on every one of them.
+pub(crate) type Armed = Arc<AtomicBool>;
+
+/// How many different operations the draws count; beyond, counting starts over.
+const DRAWN: usize = 65_536;
+
+impl Engine {
+    // ---- clients -------------------------------------------------------------------------------------------------
+
+    /// A new client. Its name is free if no other client has it.
+    pub(crate) fn join(&self, name: &str, seed: u64, knobs: Knobs) -> Option<(ClientId, Armed)> {
+        let mut st = self.lock();
+        if st.clients.values().any(|c| &*c.name == name) {
+            return None;
+        }
+        let id = ClientId(st.next_client);
+        st.next_client += 1;
+        let armed = Arc::new(AtomicBool::new(knobs.drop_prob > 0.0));
+        let client = Client {
+            name: name.into(),
+            seed,
+            files: Map::default(),
+            dirs: Map::default(),
+            next_handle: 0,
+            lookups: Map::default(),
+            late_errors: Map::default(),
+            rules: Vec::new(),
+            armed: armed.clone(),
+            drawn: Map::default(),
+        };
+        st.clients.insert(id, client);
+        st.world.join(id, knobs);
+        Some((id, armed))
+    }
+
+    /// A name that no client has: `c1`, `c2`, ...
+    pub(crate) fn free_name(&self) -> String {
+        let st = self.lock();
+        let taken = |name: &str| st.clients.values().any(|c| &*c.name == name);
+        (1..).map(|n| format!("c{n}")).find(|name| !taken(name)).unwrap_or_default()
+    }
+
+    /// The client goes: what it has not flushed is flushed, its locks and handles end, its caches are gone.
+    pub(crate) fn leave(&self, client: ClientId, now: Time) {
+        let mut st = self.lock();
+        if !st.clients.contains_key(&client) {
+            return;
+        }
+        let who = Caller { client, uid: 0, gid: 0, pid: 0, now };
+        for (owner, object) in st.world.all_dirty() {
+            if owner == client {
+                self.write_back_now(&mut st, &who, object);
+            }
+        }
+        let (granted, cancelled) = st.locks.leave(client);
+        let handles: Vec<u64> = st.client(client).files.keys().copied().collect();
+        for handle in handles {
+            st.let_go(&who, super::Handle(handle));
+        }
+        let lookups: Vec<ObjectId> = st.client(client).lookups.keys().copied().collect();
+        for object in lookups {
+            if let Some(known) = st.objects.get_mut(object) {
+                known.refs -= 1;
+            }
+            st.unused(object);
+        }
+        st.clients.remove(&client);
+        st.world.leave(client);
+        drop(st);
+        self.parking.forget(client);
+        granted.into_iter().for_each(|reply| reply(Ok(())));
+        cancelled.into_iter().for_each(|reply| reply(Err(Errno::EIO)));
+    }
+
+    pub(crate) fn knobs(&self, client: ClientId) -> Knobs {
+        self.lock().world.knobs(client)
+    }
+
+    pub(crate) fn set_knobs(&self, client: ClientId, knobs: Knobs) {
+        let mut st = self.lock();
+        st.world.set_knobs(client, knobs);
+        st.rearm(client);
+    }
+
+    pub(crate) fn clients(&self) -> Vec<ClientReport> {
+        let st = self.lock();
+        let mut all: Vec<_> = st.clients.iter().map(|(id, c)| (*id, c.name.clone())).collect();
+        drop(st);
+        all.sort_unstable_by_key(|(id, _)| *id);
+        all.into_iter().map(|(id, name)| ClientReport { name, parked: self.parking.count(id) }).collect()
+    }
+
+    // ---- rules and chance ----------------------------------------------------------------------------------------
+
+    pub(crate) fn add_rule(&self, client: ClientId, rule: Arc<Rule>) {
+        let mut st = self.lock();
+        if let Some(client) = st.clients.get_mut(&client) {
+            client.rules.push(rule);
+        }
+        st.rearm(client);
+    }
+
+    /// Takes a rule out of force and lets go what it holds.
+    pub(crate) fn remove_rule(&self, client: ClientId, rule: &Arc<Rule>) {
+        let mut st = self.lock();
+        if let Some(client) = st.clients.get_mut(&client) {
+            client.rules.retain(|r| !Arc::ptr_eq(r, rule));
+        }
+        st.rearm(client);
+        drop(st);
+        self.release_rule(rule);
+    }
+
+    /// Lets what the rule holds go on; the rule stays in force.
+    pub(crate) fn release_rule(&self, rule: &Arc<Rule>) {
+        self.parking.take_rule(rule).into_iter().for_each(|resume| resume(Wake::Proceed));
+    }
+
+    /// Whether an operation goes on, fails, or waits. Only asked when the client is armed.
+    pub(crate) fn admit(&self, who: &Caller, op: Op, place: Place<'_>) -> Admission {
+        let mut st = self.lock();
+        let path = match place {
+            Place::Object(object) | Place::Bytes(object, _) => st.path_of(object),
+            Place::Name(dir, name) => st.path_at(dir, name),
+        };
+        let client = st.client(who.client);
+        let rule = client.rules.iter().find(|rule| rule.hits(op, || path.to_path())).cloned();
+        let (errno, why) = match rule {
+            Some(rule) => match rule.effect {
+                Effect::Hang => return Admission::Park(rule),
+                Effect::Fail(errno) => (errno, Why::Injected),
+            },
+            None if op.is_droppable() && st.draw(who, op, &path.to_path(), place) => (Errno::EIO, Why::Dropped),
+            None => return Admission::Pass,
+        };
+        let mut event = st.event(who, op, path);
+        event.result = Err(errno);
+        event.why = why;
+        st.recorder.push(event);
+        Admission::Fail(errno)
+    }
+
+    // ---- parking -------------------------------------------------------------------------------------------------
+
+    pub(crate) fn park(&self, client: ClientId, rule: Arc<Rule>, resume: Parked) -> Option<Ticket> {
+        match self.parking.park(client, rule, resume) {
+            Ok(ticket) => Some(ticket),
+            Err((resume, errno)) => {
+                resume(Wake::Fail(errno));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn is_parked(&self, ticket: Ticket) -> bool {
+        self.parking.is_parked(ticket)
+    }
+
+    /// Answers one parked operation, unless that has happened.
+    pub(crate) fn wake(&self, ticket: Ticket, wake: Wake) {
+        if let Some(resume) = self.parking.take_one(ticket) {
+            resume(wake);
+        }
+    }
+
+    /// The mount of this client goes away: everything parked is answered, and nothing parks from now on.
+    pub(crate) fn close_parking(&self, client: ClientId) {
+        self.parking.close(client).into_iter().for_each(|resume| resume(Wake::Fail(Errno::EIO)));
+        // Whoever waits for a lock would keep the mount busy as well.
+        let mut st = self.lock();
+        let (granted, cancelled) = st.locks.leave(client);
+        drop(st);
+        granted.into_iter().for_each(|reply| reply(Ok(())));
+        cancelled.into_iter().for_each(|reply| reply(Err(Errno::EIO)));
+    }
+
+    pub(crate) fn parked(&self, client: ClientId) -> usize {
+        self.parking.count(client)
+    }
+
+    pub(crate) fn wait_parked(&self, client: ClientId, n: usize, limit: Duration) -> bool {
+        self.parking.wait(client, n, limit)
+    }
+
+    /// Writes down that a parked operation was answered without being executed.
+    pub(crate) fn note_unparked(&self, who: &Caller, op: Op, errno: Errno) {
+        let mut st = self.lock();
+        if !st.clients.contains_key(&who.client) {
+            return;
+        }
+        let path = st.path_of(ObjectId::ROOT);
+        let mut event = st.event(who, op, path);
+        event.result = Err(errno);
+        event.why = Why::Parked;
+        st.recorder.push(event);
+    }
+
+    // ---- time ----------------------------------------------------------------------------------------------------
+
+    /// Does what is due by `until`, each at its own time and in order. Answers when the next thing is due.
+    pub(crate) fn run_due(&self, until: Time) -> Option<Time> {
+        loop {
+            let mut st = self.lock();
+            let Some((at, client, object)) = st.world.due(until) else {
+                st.release_retained(until);
+                return st.world.due(Time::NEVER).map(|(at, ..)| at);
+            };
+            let who = Caller { client, uid: 0, gid: 0, pid: 0, now: at };
+            self.write_back_now(&mut st, &who, object);
+        }
+    }
+
+    /// When the next thing is due.
+    pub(crate) fn next_due(&self) -> Option<Time> {
+        self.lock().world.due(Time::NEVER).map(|(at, ..)| at)
+    }
+
+    /// Flushes everything of every client. Answers when, as far as is known, everyone will see it.
+    pub(crate) fn flush_all(&self, now: Time) -> Time {
+        let mut st = self.lock();
+        for (client, object) in st.world.all_dirty() {
+            let who = Caller { client, uid: 0, gid: 0, pid: 0, now };
+            self.write_back_now(&mut st, &who, object);
+        }
+        st.world.settled_at(now)
+    }
+
+    /// Lets go of every past that has ended.
+    pub(crate) fn expire(&self, now: Time) {
+        let mut st = self.lock();
+        st.world.expire(now);
+        st.release_retained(now);
+    }
+
+    /// Makes everyone see the truth at once.
+    pub(crate) fn reveal_all(&self) {
+        self.lock().world.reveal_all();
+    }
+
+    // ---- questions -----------------------------------------------------------------------------------------------
+
+    pub(crate) fn history(&self) -> History {
+        self.lock().recorder.snapshot()
+    }
+
+    /// Bytes of memory held for the past and for unflushed writes.
+    pub(crate) fn held(&self) -> usize {
+        self.lock().world.held()
+    }
+
+    /// What `client` sees at `path`, why, and what the truth is, in one sentence. None when there is no such client.
+    pub(crate) fn explain(&self, client: &str, path: &Path, now: Time) -> Option<String> {
+        let mut st = self.lock();
+        let (id, name) = st.clients.iter().find(|(_, c)| &*c.name == client).map(|(id, c)| (*id, c.name.clone()))?;
+        Some(st.explain(id, &name, path, now).unwrap_or_else(|e| format!("`{}` cannot be looked at: {e}", path.display())))
+    }
+}
+
+impl State {
+    fn rearm(&mut self, client: ClientId) {
+        if let Some(c) = self.clients.get(&client) {
+            let armed = !c.rules.is_empty() || self.world.knobs(client).drop_prob > 0.0;
+            c.armed.store(armed, Ordering::Release);
+        }
+    }
+
+    /// Whether chance drops this operation: by seed, client, operation, path, and how often that has been asked.
+    fn draw(&mut self, who: &Caller, op: Op, path: &Path, place: Place<'_>) -> bool {
+        let p = self.world.knobs(who.client).drop_prob;
+        if p <= 0.0 {
+            return false;
+        }
+        let client = self.client(who.client);
+        let offset = if let Place::Bytes(_, at) = place { at } else { 0 };
+        let key = Key::new(client.seed)
+            .bytes(client.name.as_bytes())
+            .bytes(op.name().as_bytes())
+            .bytes(path.as_os_str().as_encoded_bytes())
+            .number(offset);
+        if client.drawn.len() >= DRAWN {
+            client.drawn.clear();
+        }
+        let nth = client.drawn.entry(key.bits()).or_insert(0);
+        *nth += 1;
+        key.number(*nth).hits(p)
+    }
+
+    /// Writes down that past states were given up.
+    pub(super) fn note_collapse(&mut self, who: &Caller) {
+        if self.world.collapsed() == self.collapsed {
+            return;
+        }
+        self.collapsed = self.world.collapsed();
+        let path = self.path_of(ObjectId::ROOT);
+        let mut event = self.event(who, Op::Write, path);
+        event.deed = Deed::Collapse;
+        self.recorder.push(event);
+    }
+
+    fn explain(&mut self, client: ClientId, name: &str, path: &Path, now: Time) -> Result<String, Errno> {
+        let shown = path.display();
+        let mut here = ObjectId::ROOT;
+        let mut last: Option<(ObjectId, Name)> = None;
+        let parts: Vec<PathBuf> = path.components().filter(|c| matches!(c, Component::Normal(_))).map(|c| c.as_os_str().into()).collect();
+        for (i, part) in parts.iter().enumerate() {
+            let dir = self.dir_fd(here)?;
+            let entry = Name::new(part.as_os_str());
+            let stat = disk::stat_at(dir.as_fd(), part.as_os_str()).ok();
+            let object = stat.map(|stat| self.objects.intern(&stat, here, &entry));
+            last = Some((here, entry));
+            match object {
+                Some(object) => here = object,
+                None if i + 1 == parts.len() => return Ok(self.explain_missing(client, name, path, last, now)),
+                None => return Ok(format!("the truth has no `{}` on the way to `{shown}`", part.display())),
+            }
+        }
+        let mut text = String::new();
+        if let Some((dir, entry)) = &last {
+            match self.world.peek_name(client, *dir, entry, now) {
+                Sight::Cached(None, age) => {
+                    let ttl = self.world.knobs(client).negative_ttl;
+                    let _ = write!(text, "{name} does not see `{shown}`: it was told so {} ago and believes it for {}", s(age), s(ttl));
+                }
+                Sight::Past(None) => {
+                    let _ = write!(text, "{name} does not see `{shown}` yet: its rename_delay is not over");
+                }
+                Sight::Cached(Some(o), age) if o != here => {
+                    let ttl = self.world.knobs(client).dir_ttl;
+                    let _ = write!(text, "{name} sees another file at `{shown}`, looked up {} ago and believed for {}", s(age), s(ttl));
+                }
+                Sight::Past(Some(o)) if o != here => {
+                    let _ = write!(text, "{name} still sees the file that was at `{shown}` before: the rename_delay is not over");
+                }
+                _ => {}
+            }
+        }
+        if text.is_empty() {
+            text = self.explain_object(client, name, path, here, now);
+        }
+        let size = self.truth(here)?.size;
+        match self.objects.get(here).and_then(|o| o.last) {
+            Some(last) => {
+                let author = self.clients.get(&last.author).map_or("a client that is gone", |c| &c.name);
+                let _ = write!(text, "; the truth is {} ({size} bytes), committed by {author} at t={}", last.version, last.at);
+            }
+            None => {
+                let _ = write!(text, "; the truth is as it was found ({size} bytes)");
+            }
+        }
+        Ok(text)
+    }
+
+    fn explain_object(&self, client: ClientId, name: &str, path: &Path, object: ObjectId, now: Time) -> String {
+        let shown = path.display();
+        let view = self.world.view(client);
+        let mut text = match self.world.peek_object(client, object, now) {
+            Sight::Cached(found, age) => {
+                format!(
+                    "{name} sees {} of `{shown}` ({} bytes), fetched {} ago and believed for {}",
+                    found.version,
+                    found.attr.size,
+                    s(age),
+                    s(view.ttl(found.attr.kind))
+                )
+            }
+            Sight::Past(found) => {
+                format!("{name} sees {} of `{shown}` ({} bytes): the newest is not visible to it yet", found.version, found.attr.size)
+            }
+            Sight::Truth => format!("{name} sees the truth of `{shown}` when it asks"),
+        };
+        if let Some(dirty) = view.dirty.get(&object) {
+            let _ = write!(text, ", with {} bytes of its own that are flushed at t={}", dirty.extents.bytes(), dirty.deadline);
+        }
+        text
+    }
+
+    fn explain_missing(&self, client: ClientId, name: &str, path: &Path, last: Option<(ObjectId, Name)>, now: Time) -> String {
+        let shown = path.display();
+        let sight = last.map(|(dir, entry)| self.world.peek_name(client, dir, &entry, now));
+        match sight {
+            Some(Sight::Cached(Some(_), age)) => {
+                let ttl = self.world.knobs(client).dir_ttl;
+                format!("{name} still sees `{shown}`, looked up {} ago and believed for {}; the truth has no such file", s(age), s(ttl))
+            }
+            Some(Sight::Past(Some(_))) => {
+                format!("{name} still sees `{shown}`: the rename_delay of its removal is not over; the truth has no such file")
+            }
+            _ => format!("{name} does not see `{shown}`, and the truth has no such file"),
+        }
+    }
+}
+
+/// A duration for people: `2.1s`.
+fn s(d: Duration) -> String {
+    format!("{:.1}s", d.as_secs_f64())
+}

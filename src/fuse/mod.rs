@@ -1,0 +1,541 @@
+//! The FUSE adapter: turns the kernel's requests into calls of the engine and its answers into replies. It translates and
+//! decides nothing; what a client sees is the engine's business, threads and mounts are `host`'s.
+
+mod attr;
+mod serve;
+pub(crate) mod session;
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::engine::{Engine, Entry, Handle, Lock, LockKind, LockOutcome, Place, SetAttr};
+use crate::errno::Errno;
+use crate::host::server;
+use crate::model::attr::Attr;
+use crate::model::ids::{Name, ObjectId};
+use crate::model::op::Op;
+
+use attr::{TTL, errno, file_attr, file_type, open_flags, set_time};
+pub(crate) use serve::Core;
+
+/// The largest single write that the kernel sends.
+const MAX_WRITE: u32 = 1 << 20;
+/// How many requests that nobody waits for may be under way; the kernel's default of 16 delays closes.
+const MAX_BACKGROUND: u16 = 256;
+
+thread_local! {
+    /// Where reads are put before they are sent; one a server thread, as large as the largest read so far.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One client's mount, as fuser sees it.
+#[derive(Debug)]
+pub(crate) struct Adapter(pub(crate) Arc<Core>);
+
+fn object(ino: INodeNo) -> ObjectId {
+    ObjectId(ino.0)
+}
+
+fn handle(fh: FileHandle) -> Handle {
+    Handle(fh.0)
+}
+
+fn send_entry(reply: ReplyEntry, entry: Entry) {
+    reply.entry(&TTL, &file_attr(entry.object, &entry.attr), Generation(0));
+}
+
+fn send_attr(object: ObjectId) -> impl FnOnce(ReplyAttr, Attr) + Send {
+    move |reply, attr| reply.attr(&TTL, &file_attr(object, &attr))
+}
+
+fn send_ok(reply: ReplyEmpty, (): ()) {
+    reply.ok();
+}
+
+/// Every read and write comes to us: the kernel keeps no pages, except of mappings.
+const OPENED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
+
+/// An extended attribute, or first its size.
+fn send_xattr(size: u32) -> impl FnOnce(ReplyXattr, Vec<u8>) + Send {
+    move |reply, value| match size {
+        0 => reply.size(value.len() as u32),
+        room if (room as usize) < value.len() => reply.error(errno(Errno::ERANGE)),
+        _ => reply.data(&value),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Asked for one by one: an older kernel that lacks one still gets the others.
+        for wanted in [
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_POSIX_LOCKS,
+            InitFlags::FUSE_FLOCK_LOCKS,
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        ] {
+            let _ = config.add_capabilities(wanted);
+        }
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        let _ = config.set_max_write(MAX_WRITE);
+        Ok(())
+    }
+
+    // ---- names ---------------------------------------------------------------------------------------------------
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (dir, name) = (object(parent), Name::new(name));
+        let place = Place::Name(dir, &name.clone());
+        self.0.serve(req, (Op::Lookup, place), reply, move |engine, who| engine.lookup(who, dir, &name), send_entry);
+    }
+
+    fn forget(&self, req: &Request, ino: INodeNo, nlookup: u64) {
+        self.0.engine.forget(&self.0.caller(req), object(ino), nlookup);
+    }
+
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        let id = object(ino);
+        let send = |reply: ReplyData, target: Vec<u8>| reply.data(&target);
+        self.0.serve(req, (Op::Readlink, Place::Object(id)), reply, move |engine, who| engine.readlink(who, id), send);
+    }
+
+    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
+        let (dir, name) = (object(parent), Name::new(name));
+        let place = Place::Name(dir, &name.clone());
+        let work = move |engine: &Engine, who: &_| engine.mknod(who, dir, &name, mode, rdev);
+        self.0.serve(req, (Op::Mknod, place), reply, work, send_entry);
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        let (dir, name) = (object(parent), Name::new(name));
+        let place = Place::Name(dir, &name.clone());
+        self.0.serve(req, (Op::Mkdir, place), reply, move |engine, who| engine.mkdir(who, dir, &name, mode), send_entry);
+    }
+
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (dir, name) = (object(parent), Name::new(name));
+        let place = Place::Name(dir, &name.clone());
+        self.0.serve(req, (Op::Unlink, place), reply, move |engine, who| engine.unlink(who, dir, &name), send_ok);
+    }
+
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (dir, name) = (object(parent), Name::new(name));
+        let place = Place::Name(dir, &name.clone());
+        self.0.serve(req, (Op::Rmdir, place), reply, move |engine, who| engine.rmdir(who, dir, &name), send_ok);
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let (dir, name, target) = (object(parent), Name::new(link_name), target.as_os_str().to_owned());
+        let place = Place::Name(dir, &name.clone());
+        let work = move |engine: &Engine, who: &_| engine.symlink(who, dir, &name, &target);
+        self.0.serve(req, (Op::Symlink, place), reply, work, send_entry);
+    }
+
+    fn rename(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (from, to) = ((object(parent), Name::new(name)), (object(newparent), Name::new(newname)));
+        let place = Place::Name(from.0, &from.1.clone());
+        let work = move |engine: &Engine, who: &_| {
+            engine.rename(who, (from.0, &from.1), (to.0, &to.1), flags.bits())
+        };
+        self.0.serve(req, (Op::Rename, place), reply, work, send_ok);
+    }
+
+    fn link(&self, req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let (id, dir, name) = (object(ino), object(newparent), Name::new(newname));
+        let work = move |engine: &Engine, who: &_| engine.link(who, id, dir, &name);
+        self.0.serve(req, (Op::Link, Place::Object(id)), reply, work, send_entry);
+    }
+
+    // ---- attributes ----------------------------------------------------------------------------------------------
+
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let id = object(ino);
+        let work = move |engine: &Engine, who: &_| engine.getattr(who, id);
+        self.0.serve(req, (Op::Getattr, Place::Object(id)), reply, work, send_attr(id));
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let id = object(ino);
+        let op = if size.is_some() { Op::Truncate } else { Op::Setattr };
+        let (atime, mtime) = (set_time(atime), set_time(mtime));
+        let set = SetAttr { mode, uid, gid, size, atime, mtime, handle: fh.map(handle) };
+        let work = move |engine: &Engine, who: &_| engine.setattr(who, id, &set);
+        self.0.serve(req, (op, Place::Object(id)), reply, work, send_attr(id));
+    }
+
+    fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let send = |reply: ReplyStatfs, s: crate::engine::Space| {
+            reply.statfs(
+                s.blocks,
+                s.blocks_free,
+                s.blocks_available,
+                s.files,
+                s.files_free,
+                s.block_size,
+                s.name_max,
+                s.fragment_size,
+            );
+        };
+        // Never held back: other parts of chaosfs rely on its answer to know that everything before it was served.
+        self.0.run(&self.0.caller(req), Op::Statfs, reply, |engine, _| engine.statfs(), send);
+    }
+
+    fn access(&self, req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let (id, mask) = (object(ino), mask.bits() as u32);
+        let work = move |engine: &Engine, who: &_| engine.access(who, id, mask);
+        self.0.serve(req, (Op::Access, Place::Object(id)), reply, work, send_ok);
+    }
+
+    fn setxattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (id, name, value) = (object(ino), name.to_owned(), value.to_vec());
+        let work = move |engine: &Engine, who: &_| engine.set_xattr(who, id, &name, &value, flags);
+        self.0.serve(req, (Op::Setxattr, Place::Object(id)), reply, work, send_ok);
+    }
+
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let (id, name) = (object(ino), name.to_owned());
+        let work = move |engine: &Engine, who: &_| engine.get_xattr(who, id, &name);
+        self.0.serve(req, (Op::Getxattr, Place::Object(id)), reply, work, send_xattr(size));
+    }
+
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let id = object(ino);
+        let work = move |engine: &Engine, who: &_| engine.list_xattr(who, id);
+        self.0.serve(req, (Op::Listxattr, Place::Object(id)), reply, work, send_xattr(size));
+    }
+
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (id, name) = (object(ino), name.to_owned());
+        let work = move |engine: &Engine, who: &_| engine.remove_xattr(who, id, &name);
+        self.0.serve(req, (Op::Removexattr, Place::Object(id)), reply, work, send_ok);
+    }
+
+    // ---- files ---------------------------------------------------------------------------------------------------
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (id, truncate) = (object(ino), flags.0 & libc::O_TRUNC != 0);
+        let flags = open_flags(flags.0);
+        let work = move |engine: &Engine, who: &_| engine.open_file(who, id, flags, truncate);
+        let send = |reply: ReplyOpen, h: Handle| reply.opened(FileHandle(h.0), OPENED);
+        self.0.serve(req, (Op::Open, Place::Object(id)), reply, work, send);
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (dir, name) = (object(parent), Name::new(name));
+        let place = Place::Name(dir, &name.clone());
+        let how = (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0);
+        let flags = open_flags(flags);
+        let work = move |engine: &Engine, who: &_| engine.create(who, dir, &name, mode, flags, how);
+        let send = |reply: ReplyCreate, (entry, h): (Entry, Handle)| {
+            reply.created(&TTL, &file_attr(entry.object, &entry.attr), Generation(0), FileHandle(h.0), OPENED);
+        };
+        self.0.serve(req, (Op::Create, place), reply, work, send);
+    }
+
+    fn read(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let (id, h, size) = (object(ino), handle(fh), size as usize);
+        let work = move |engine: &Engine, who: &_| {
+            BUFFER.with_borrow_mut(|buf| {
+                if buf.len() < size {
+                    buf.resize(size, 0);
+                }
+                engine.read(who, id, h, offset, &mut buf[..size])
+            })
+        };
+        let send = |reply: ReplyData, n: usize| BUFFER.with_borrow(|buf| reply.data(&buf[..n]));
+        self.0.serve(req, (Op::Read, Place::Bytes(id, offset)), reply, work, send);
+    }
+
+    fn write(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let (id, h) = (object(ino), handle(fh));
+        let send = |reply: ReplyWrite, n: usize| reply.written(n as u32);
+        if self.0.is_armed() {
+            let data = data.to_vec();
+            let work = move |engine: &Engine, who: &_| engine.write(who, id, h, offset, &data);
+            self.0.serve(req, (Op::Write, Place::Bytes(id, offset)), reply, work, send);
+        } else {
+            // The bytes are the kernel's buffer: not copied where nothing can hold the operation back.
+            let who = self.0.caller(req);
+            self.0.run(&who, Op::Write, reply, |engine, who| engine.write(who, id, h, offset, data), send);
+        }
+    }
+
+    fn flush(&self, req: &Request, ino: INodeNo, _fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
+        let id = object(ino);
+        let work = move |engine: &Engine, who: &_| engine.flush(who, id, lock_owner.0);
+        self.0.serve(req, (Op::Flush, Place::Object(id)), reply, work, send_ok);
+    }
+
+    fn release(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.0.engine.release(&self.0.caller(req), handle(fh), lock_owner.map(|o| o.0));
+        reply.ok();
+    }
+
+    fn fsync(&self, req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        let (id, h) = (object(ino), handle(fh));
+        let work = move |engine: &Engine, who: &_| engine.fsync(who, id, h, datasync);
+        self.0.serve(req, (Op::Fsync, Place::Object(id)), reply, work, send_ok);
+    }
+
+    fn fallocate(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let (id, h) = (object(ino), handle(fh));
+        let work =
+            move |engine: &Engine, who: &_| engine.allocate(who, id, h, offset, length, mode as u32);
+        self.0.serve(req, (Op::Fallocate, Place::Object(id)), reply, work, send_ok);
+    }
+
+    fn lseek(&self, req: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let (id, h, at, hole) = (object(ino), handle(fh), offset.max(0) as u64, whence == libc::SEEK_HOLE);
+        let work = move |engine: &Engine, who: &_| engine.seek(who, id, h, at, hole);
+        let send = |reply: ReplyLseek, at: u64| reply.offset(at as i64);
+        self.0.serve(req, (Op::Lseek, Place::Object(id)), reply, work, send);
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let from = (object(ino_in), handle(fh_in), offset_in);
+        let to = (object(ino_out), handle(fh_out), offset_out);
+        let work = move |engine: &Engine, who: &_| engine.copy(who, from, to, len);
+        let send = |reply: ReplyWrite, n: usize| reply.written(n as u32);
+        self.0.serve(req, (Op::CopyFileRange, Place::Object(to.0)), reply, work, send);
+    }
+
+    // ---- directories ---------------------------------------------------------------------------------------------
+
+    fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let id = object(ino);
+        let work = move |engine: &Engine, who: &_| engine.open_dir(who, id);
+        let send = |reply: ReplyOpen, h: Handle| reply.opened(FileHandle(h.0), FopenFlags::empty());
+        self.0.serve(req, (Op::Readdir, Place::Object(id)), reply, work, send);
+    }
+
+    fn readdir(&self, req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let who = self.0.caller(req);
+        let done = self.0.engine.read_dir(&who, handle(fh), offset, |next, id, kind, name| {
+            reply.add(INodeNo(id.0), next, file_type(kind), name)
+        });
+        match done {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn releasedir(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.0.engine.release_dir(&self.0.caller(req), handle(fh));
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let id = object(ino);
+        let work = move |engine: &Engine, who: &_| engine.fsync_dir(who, id);
+        self.0.serve(req, (Op::Fsyncdir, Place::Object(id)), reply, work, send_ok);
+    }
+
+    // ---- locks ---------------------------------------------------------------------------------------------------
+
+    fn getlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let kind = if typ == libc::F_WRLCK { LockKind::Write } else { LockKind::Read };
+        let lock = Lock { start, end, kind, pid };
+        match self.0.engine.get_lock(&self.0.caller(req), object(ino), owner.0, lock) {
+            Some(held) => {
+                let typ = if held.kind == LockKind::Write { libc::F_WRLCK } else { libc::F_RDLCK };
+                reply.locked(held.start, held.end, typ, held.pid);
+            }
+            None => reply.locked(start, end, libc::F_UNLCK, 0),
+        }
+    }
+
+    fn setlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let who = self.0.caller(req);
+        let (id, h) = (object(ino), handle(fh));
+        if typ == libc::F_UNLCK {
+            let work = |engine: &Engine, who: &_| engine.unlock(who, id, owner.0, start, end);
+            return self.0.run(&who, Op::Lock, reply, work, send_ok);
+        }
+        let kind = if typ == libc::F_WRLCK { LockKind::Write } else { LockKind::Read };
+        let lock = Lock { start, end, kind, pid };
+        let answer = Box::new(move |done| match done {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(errno(e)),
+        });
+        match self.0.engine.set_lock(&who, (id, h), owner.0, lock, sleep, answer) {
+            LockOutcome::Done => {}
+            LockOutcome::Waiting(number) => self.0.watch_lock(id, number, who.pid),
+            LockOutcome::Busy(_, answer) if sleep => answer(Err(Errno::EAGAIN)),
+            LockOutcome::Busy(holder, answer) => {
+                // The holder may have closed the file already: the kernel tells of that in its own time. Before the
+                // request is refused, everything that its mount still has to tell is waited for, on another thread.
+                let core = self.0.clone();
+                server::start(move || {
+                    (core.drain)(holder);
+                    let again = core.engine.set_lock(&who, (id, h), owner.0, lock, false, answer);
+                    if let LockOutcome::Busy(_, answer) = again {
+                        core.engine.lock_refused(&who, id);
+                        answer(Err(Errno::EAGAIN));
+                    }
+                });
+            }
+        }
+    }
+
+    // ---- what we do not offer: answered, so that fuser does not warn of each call -----------------------------------
+
+    fn bmap(&self, _req: &Request, _ino: INodeNo, _blocksize: u32, _idx: u64, reply: ReplyBmap) {
+        reply.error(errno(Errno::ENOSYS));
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(errno(Errno::ENOTTY));
+    }
+
+    fn poll(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _ph: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(errno(Errno::ENOSYS));
+    }
+}

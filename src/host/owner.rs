@@ -1,0 +1,104 @@
+//! Whose mount is it: the name under which this process mounts, readable by the processes after it.
+//!
+//! The source of every mount is `chaosfs@<pid>.<starttime>.<pid namespace>`. A pid alone is used again; with the time the
+//! process started it is not, and in another pid namespace it is another process, of which nothing can be said.
+//!
+//! Owns the label. Promises that [`Label::fate`] says `Gone` only of a process that cannot come back. Never asks the
+//! process or its mount anything.
+
+use std::sync::OnceLock;
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+/// The process that serves a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Label {
+    pub(crate) pid: u32,
+    starttime: u64,
+    namespace: u64,
+}
+
+/// What became of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It runs, or nothing certain can be said.
+    Alive,
+    /// It has ended and nobody has waited for it yet.
+    Zombie,
+    /// There is no such process any more.
+    Gone,
+}
+
+/// The source string of the mounts of this process.
+pub(crate) fn source() -> &'static str {
+    static SOURCE: OnceLock<String> = OnceLock::new();
+    SOURCE.get_or_init(|| {
+        let pid = std::process::id();
+        let starttime = stat_of(pid).map_or(0, |(_, starttime)| starttime);
+        format!("chaosfs@{pid}.{starttime}.{}", namespace().unwrap_or(0))
+    })
+}
+
+impl Label {
+    /// Reads a source string; `None` if it is not one of ours.
+    pub(crate) fn parse(source: &str) -> Option<Self> {
+        let mut parts = source.strip_prefix("chaosfs@")?.split('.');
+        let label = Label {
+            pid: parts.next()?.parse().ok()?,
+            starttime: parts.next()?.parse().ok()?,
+            namespace: parts.next()?.parse().ok()?,
+        };
+        parts.next().is_none().then_some(label)
+    }
+
+    /// What became of the process that this names.
+    pub(crate) fn fate(self) -> Fate {
+        if self.starttime == 0 || namespace() != Some(self.namespace) {
+            return Fate::Alive;
+        }
+        match stat_of(self.pid) {
+            Some((_, starttime)) if starttime != self.starttime => Fate::Gone,
+            Some((b'Z' | b'X', _)) => Fate::Zombie,
+            Some(_) => Fate::Alive,
+            // A `/proc` that hides other users' processes shows nothing either, so ask in another way as well.
+            None => match Pid::from_raw(self.pid as i32).map(rustix::process::test_kill_process) {
+                Some(Err(Errno::SRCH)) => Fate::Gone,
+                _ => Fate::Alive,
+            },
+        }
+    }
+}
+
+/// The pid namespace of this process, which `/proc` numbers.
+fn namespace() -> Option<u64> {
+    let link = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// State and start time of a process. Its name stands before them, in brackets, and may contain anything.
+fn stat_of(pid: u32) -> Option<(u8, u64)> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = &stat[stat.iter().rposition(|&b| b == b')')? + 1..];
+    let mut fields = std::str::from_utf8(after_name).ok()?.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_alive_and_one_with_its_pid_and_another_start_is_gone() {
+        let me = Label::parse(source()).unwrap();
+        assert_eq!(me.pid, std::process::id());
+        assert_eq!(me.fate(), Fate::Alive);
+        assert_eq!(Label { starttime: me.starttime + 1, ..me }.fate(), Fate::Gone);
+        assert_eq!(Label { pid: i32::MAX as u32, ..me }.fate(), Fate::Gone);
+        assert_eq!(Label { namespace: 1, pid: i32::MAX as u32, ..me }.fate(), Fate::Alive);
+        for foreign in ["chaosfs", "chaosfs@1.2", "chaosfs@1.2.3.4", "chaosfs@x.2.3", "sshfs@1.2.3"] {
+            assert_eq!(Label::parse(foreign), None, "{foreign}");
+        }
+    }
+}

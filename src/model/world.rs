@@ -1,0 +1,430 @@
+//! The whole model of one backing directory: the registers of names and objects, every client's view of them, and what
+//! is due when. The engine asks it before and tells it after everything that it does to the disk.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::attr::Attr;
+use super::extents::Extents;
+use super::hash::{Map, Set};
+use super::ids::{ClientId, Name, ObjectId, Version};
+use super::inodes::{Change, Inodes};
+use super::knobs::Knobs;
+use super::names::Names;
+use super::time::Time;
+use super::view::{Dirty, View};
+
+/// Where a client's answer comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sight<T> {
+    /// From its cache, this old. No server was asked.
+    Cached(T, Duration),
+    /// The server was asked, and the newest is not visible to this client yet.
+    Past(T),
+    /// The server was asked and answers what is on the disk.
+    Truth,
+}
+
+/// What a client sees of an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Found {
+    pub(crate) version: Version,
+    pub(crate) attr: Attr,
+}
+
+/// One name that a commit changes.
+#[derive(Clone, Debug)]
+pub(crate) struct Rebind<'a> {
+    pub(crate) dir: ObjectId,
+    pub(crate) name: &'a Name,
+    pub(crate) before: Option<ObjectId>,
+    pub(crate) after: Option<ObjectId>,
+}
+
+/// The model of one backing directory.
+#[derive(Debug)]
+pub(crate) struct World {
+    newest: Version,
+    names: Names,
+    inodes: Inodes,
+    views: Map<ClientId, View>,
+    /// R7: objects whose name was bound by `O_EXCL` or `link`.
+    exclusive: Set<ObjectId>,
+    /// When which client's unflushed bytes of which object are flushed.
+    due: BTreeSet<(Time, ClientId, ObjectId)>,
+    dirty_bytes: usize,
+    budget: usize,
+    /// How many commits were given up for the budget.
+    collapsed: u64,
+}
+
+impl World {
+    pub(crate) fn new(budget: usize) -> Self {
+        World {
+            newest: Version(0),
+            names: Names::default(),
+            inodes: Inodes::default(),
+            views: Map::default(),
+            exclusive: Set::default(),
+            due: BTreeSet::new(),
+            dirty_bytes: 0,
+            budget,
+            collapsed: 0,
+        }
+    }
+
+    // ---- clients -------------------------------------------------------------------------------------------------
+
+    pub(crate) fn join(&mut self, client: ClientId, knobs: Knobs) {
+        self.views.insert(client, View::new(client, knobs));
+    }
+
+    /// The client is gone, with its caches. What it had not flushed must have been flushed before.
+    pub(crate) fn leave(&mut self, client: ClientId) {
+        if let Some(view) = self.views.remove(&client) {
+            self.dirty_bytes -= view.dirty.values().map(|d| d.extents.bytes()).sum::<usize>();
+        }
+        self.due.retain(|(_, c, _)| *c != client);
+    }
+
+    pub(crate) fn view(&self, client: ClientId) -> &View {
+        &self.views[&client]
+    }
+
+    pub(crate) fn knobs(&self, client: ClientId) -> Knobs {
+        self.views[&client].knobs
+    }
+
+    /// New knobs bind operations that start from now on; what is due already stays due.
+    pub(crate) fn set_knobs(&mut self, client: ClientId, knobs: Knobs) {
+        if let Some(view) = self.views.get_mut(&client) {
+            view.knobs = knobs;
+        }
+    }
+
+    fn me(&mut self, client: ClientId) -> &mut View {
+        self.views.get_mut(&client).expect("an operation of a client that has joined")
+    }
+
+    pub(crate) fn newest(&self) -> Version {
+        self.newest
+    }
+
+    fn next(&mut self) -> Version {
+        self.newest.0 += 1;
+        self.newest
+    }
+
+    // ---- names ---------------------------------------------------------------------------------------------------
+
+    /// R5, R2: what `client` sees of a name, without taking note of it.
+    pub(crate) fn peek_name(&self, client: ClientId, dir: ObjectId, name: &Name, now: Time) -> Sight<Option<ObjectId>> {
+        let view = &self.views[&client];
+        if let Some((value, age)) = view.name(dir, name.as_bytes(), now) {
+            let guarded = view.knobs.exclusive_fresh && value.is_some_and(|o| self.exclusive.contains(&o));
+            if !guarded {
+                return Sight::Cached(value, age);
+            }
+        }
+        self.names.past(client, dir, name.as_bytes(), now).map_or(Sight::Truth, Sight::Past)
+    }
+
+    /// R5, R2: what `client` sees of a name. After `Truth` the engine looks at the disk and tells [`Self::believe_name`].
+    pub(crate) fn name(&mut self, client: ClientId, dir: ObjectId, name: &Name, now: Time) -> Sight<Option<ObjectId>> {
+        let seen = self.peek_name(client, dir, name, now);
+        if let Sight::Past(past) = seen {
+            self.believe_name(client, dir, name, past, now);
+        }
+        seen
+    }
+
+    pub(crate) fn believe_name(&mut self, c: ClientId, dir: ObjectId, name: &Name, value: Option<ObjectId>, now: Time) {
+        self.me(c).believe_name(dir, name, value, now);
+    }
+
+    pub(crate) fn forget_name(&mut self, client: ClientId, dir: ObjectId, name: &Name) {
+        self.me(client).forget_name(dir, name.as_bytes());
+    }
+
+    /// Whether a change of names by `author` now can be seen late by anyone, so that its past must be recorded.
+    pub(crate) fn names_need_past(&self, author: ClientId, changes: &[(ObjectId, &Name)]) -> bool {
+        !self.views[&author].knobs.rename_delay.is_zero()
+            || changes.iter().any(|(dir, name)| self.names.has_past(*dir, name.as_bytes()))
+    }
+
+    /// Whether anyone but `author` may still be shown an object after it has lost its last name.
+    pub(crate) fn removal_is_seen_late(&self, author: ClientId) -> bool {
+        !self.views[&author].knobs.rename_delay.is_zero()
+            || self.views.values().any(|v| v.client != author && v.knobs.caches())
+    }
+
+    /// R1, R3': one commit that changes one or more names, visible to others after the author's `rename_delay`.
+    pub(crate) fn bind(&mut self, author: ClientId, now: Time, changes: &[Rebind<'_>]) -> (Version, Time) {
+        let knobs = self.views[&author].knobs;
+        let visible = now.after(knobs.rename_delay);
+        let version = self.next();
+        self.names.expire(now);
+        for change in changes {
+            let late = visible > now || self.names.has_past(change.dir, change.name.as_bytes());
+            if late {
+                let values = (change.before, change.after);
+                self.names.commit((change.dir, change.name), (version, author), values, visible);
+            }
+            if let Some(object) = change.after {
+                self.exclusive.remove(&object);
+                self.hurry(author, object, visible, knobs.reorder);
+            }
+            // Own changes make the author look at the directory afresh (R5).
+            self.me(author).forget_dir(change.dir);
+        }
+        (version, visible)
+    }
+
+    /// R6: who sees the new name sees what was in the object by then: the author at once, the others by `visible`.
+    fn hurry(&mut self, author: ClientId, object: ObjectId, visible: Time, reorder: bool) {
+        self.inodes.reveal(author, object);
+        self.me(author).forget(object);
+        if reorder {
+            return;
+        }
+        self.inodes.hurry(object, visible);
+        for view in self.views.values_mut() {
+            view.hurry(object, visible);
+        }
+    }
+
+    /// R7: the name that was just bound to `object` was bound exclusively.
+    pub(crate) fn bound_exclusively(&mut self, object: ObjectId) {
+        self.exclusive.insert(object);
+    }
+
+    /// R4: the server has told `client` how a name and the object behind it stand.
+    pub(crate) fn reveal_name(&mut self, client: ClientId, dir: ObjectId, name: &Name, object: Option<ObjectId>) {
+        self.names.reveal(client, dir, name.as_bytes());
+        self.me(client).forget_name(dir, name.as_bytes());
+        if let Some(object) = object {
+            self.reveal(client, object);
+        }
+    }
+
+    /// The names of a directory that `client` does not see as they are on the disk.
+    pub(crate) fn pasts(&mut self, client: ClientId, dir: ObjectId, now: Time) -> Vec<(Name, Option<ObjectId>)> {
+        self.names.expire(now);
+        self.names.pasts(client, dir, now)
+    }
+
+    /// The client's memory, for listings.
+    pub(crate) fn view_mut(&mut self, client: ClientId) -> &mut View {
+        self.me(client)
+    }
+
+    // ---- objects -------------------------------------------------------------------------------------------------
+
+    /// Whether `client` sees exactly the disk of this object, now and without any book-keeping.
+    pub(crate) fn is_plain(&self, client: ClientId, object: ObjectId) -> bool {
+        let view = &self.views[&client];
+        view.knobs.file_ttl.is_zero()
+            && view.knobs.dir_ttl.is_zero()
+            && !self.inodes.has_past(object)
+            && !view.dirty.contains_key(&object)
+    }
+
+    /// R5, R2: what `client` sees of an object, without taking note of it.
+    pub(crate) fn peek_object(&self, client: ClientId, object: ObjectId, now: Time) -> Sight<Found> {
+        if let Some(pin) = self.views[&client].pin(object, now) {
+            return Sight::Cached(Found { version: pin.version, attr: pin.attr }, now.since(pin.fetched));
+        }
+        self.inodes.past(client, object, now).map_or(Sight::Truth, |(version, attr)| Sight::Past(Found { version, attr }))
+    }
+
+    /// R5, R2: what `client` sees of an object, without its own unflushed bytes. After `Truth` the engine looks at the
+    /// disk and tells [`Self::believe`]. `fresh` asks the server whatever the cache says.
+    pub(crate) fn object(&mut self, client: ClientId, object: ObjectId, now: Time, fresh: bool) -> Sight<Found> {
+        self.fold(object, now);
+        if fresh {
+            self.me(client).forget(object);
+        }
+        let seen = self.peek_object(client, object, now);
+        if !matches!(seen, Sight::Cached(..)) {
+            self.inodes.looked(object);
+        }
+        if let Sight::Past(Found { version, attr }) = seen {
+            self.me(client).believe(object, version, attr, now);
+        }
+        seen
+    }
+
+    /// The client was shown the disk's state of an object.
+    pub(crate) fn believe(&mut self, client: ClientId, object: ObjectId, attr: Attr, now: Time) -> Found {
+        let version = self.newest;
+        self.me(client).believe(object, version, attr, now);
+        Found { version, attr }
+    }
+
+    /// Turns bytes of the disk into those of `version`, and puts the client's own unflushed bytes on top (R8).
+    pub(crate) fn show(&self, client: ClientId, object: ObjectId, version: Version, at: u64, buf: &mut [u8]) {
+        self.inodes.rewind(object, version, at, buf);
+        if let Some(dirty) = self.views[&client].dirty.get(&object) {
+            dirty.extents.overlay(at, buf);
+        }
+    }
+
+    /// R4: the server has told `client` how an object stands.
+    pub(crate) fn reveal(&mut self, client: ClientId, object: ObjectId) {
+        self.inodes.reveal(client, object);
+        self.me(client).forget(object);
+    }
+
+    /// Whether a commit by `author` needs its past recorded: someone may have to be shown what was before.
+    pub(crate) fn needs_past(&mut self, author: ClientId, object: ObjectId, visible: Time, now: Time) -> bool {
+        self.fold(object, now);
+        visible > now
+            || self.inodes.has_past(object)
+            || self.views.values().any(|v| v.client != author && v.pin(object, now).is_some())
+    }
+
+    /// R1: a commit to the bytes or attributes of an object. `change` is given where [`Self::needs_past`] asks for it.
+    pub(crate) fn commit(
+        &mut self,
+        author: ClientId,
+        object: ObjectId,
+        visible: Time,
+        now: Time,
+        change: Option<Change>,
+    ) -> Version {
+        let version = self.next();
+        self.me(author).forget(object);
+        if let Some(change) = change {
+            self.inodes.commit(object, (version, author), visible, now, change);
+            self.inodes.tidy();
+        }
+        version
+    }
+
+    fn fold(&mut self, object: ObjectId, now: Time) {
+        if self.inodes.has_past(object) {
+            let views = &self.views;
+            self.inodes.fold(object, now, |first| {
+                views.values().any(|v| v.pin(object, now).is_some_and(|p| p.version < first))
+            });
+        }
+    }
+
+    /// Whether anything about the object must not be forgotten.
+    pub(crate) fn remembers(&self, object: ObjectId) -> bool {
+        self.inodes.has_past(object) || self.views.values().any(|v| v.knows(object))
+    }
+
+    /// The object is gone from the truth and from every memory.
+    pub(crate) fn erase(&mut self, object: ObjectId) {
+        self.exclusive.remove(&object);
+    }
+
+    // ---- unflushed bytes -----------------------------------------------------------------------------------------
+
+    /// R3: `data` was written at `at` and stays with the client until a flush point. Answers when that is at the latest,
+    /// where this is the first of the bytes.
+    pub(crate) fn write(
+        &mut self,
+        client: ClientId,
+        object: ObjectId,
+        at: u64,
+        data: &[u8],
+        now: Time,
+    ) -> Option<Time> {
+        let view = self.views.get_mut(&client).expect("an operation of a client that has joined");
+        let knobs = view.knobs;
+        let mut due = None;
+        let dirty = view.dirty.entry(object).or_insert_with(|| {
+            let deadline = now.after(knobs.write_delay);
+            self.due.insert((deadline, client, object));
+            due = Some(deadline);
+            Dirty { extents: Extents::default(), last: now, deadline }
+        });
+        let had = dirty.extents.bytes();
+        dirty.extents.write(at, data);
+        dirty.last = now;
+        self.dirty_bytes = self.dirty_bytes + dirty.extents.bytes() - had;
+        due
+    }
+
+    /// Takes the unflushed bytes for a flush, with the time at which others see them (R3).
+    pub(crate) fn take_dirty(&mut self, client: ClientId, object: ObjectId, now: Time) -> Option<(Dirty, Time)> {
+        let view = self.views.get_mut(&client)?;
+        let knobs = view.knobs;
+        let dirty = view.dirty.remove(&object)?;
+        self.dirty_bytes -= dirty.extents.bytes();
+        self.due.remove(&(dirty.deadline, client, object));
+        let visible = if knobs.publish_on_close { now } else { now.max(dirty.deadline) };
+        Some((dirty, visible))
+    }
+
+    /// Unflushed bytes beyond `size` are cut off, as the file was.
+    pub(crate) fn truncate_dirty(&mut self, client: ClientId, object: ObjectId, size: u64) {
+        if let Some(dirty) = self.me(client).dirty.get_mut(&object) {
+            let had = dirty.extents.bytes();
+            dirty.extents.truncate(size);
+            let has = dirty.extents.bytes();
+            self.dirty_bytes -= had - has;
+        }
+    }
+
+    /// The next flush that is due at or before `by`.
+    pub(crate) fn due(&self, by: Time) -> Option<(Time, ClientId, ObjectId)> {
+        self.due.first().copied().filter(|(at, ..)| *at <= by)
+    }
+
+    /// Everything unflushed, in the order in which `settle` flushes it.
+    pub(crate) fn all_dirty(&self) -> Vec<(ClientId, ObjectId)> {
+        let mut all: Vec<_> =
+            self.views.values().flat_map(|v| v.dirty.keys().map(|o| (v.client, *o))).collect();
+        all.sort_unstable();
+        all
+    }
+
+    // ---- limits and rest -----------------------------------------------------------------------------------------
+
+    /// Keeps the memory of the past and of unflushed bytes within the budget: the oldest past is given up first, and what
+    /// it was kept for becomes visible early. Answers whose unflushed bytes must be flushed when that is not enough.
+    pub(crate) fn enforce_budget(&mut self) -> Option<(ClientId, ObjectId)> {
+        while self.inodes.bytes() + self.dirty_bytes > self.budget {
+            let Some(object) = self.inodes.collapse() else {
+                return self.due.first().map(|(_, c, o)| (*c, *o));
+            };
+            self.collapsed += 1;
+            self.views.values_mut().for_each(|view| view.forget(object));
+        }
+        None
+    }
+
+    /// Bytes of memory held for the past and for unflushed writes.
+    pub(crate) fn held(&self) -> usize {
+        self.inodes.bytes() + self.dirty_bytes
+    }
+
+    /// How many past states were given up for the budget.
+    pub(crate) fn collapsed(&self) -> u64 {
+        self.collapsed
+    }
+
+    /// When, as far as is known now, everyone sees the truth.
+    pub(crate) fn settled_at(&self, now: Time) -> Time {
+        let views = self.views.values().filter_map(|v| v.latest(now));
+        views.chain(self.names.latest()).chain(self.inodes.latest()).max().unwrap_or(now).max(now)
+    }
+
+    /// Everyone sees the truth from now on.
+    pub(crate) fn reveal_all(&mut self) {
+        self.names.clear();
+        self.inodes.clear();
+        self.views.values_mut().for_each(View::forget_all);
+    }
+
+    /// Lets go of every past that has ended.
+    pub(crate) fn expire(&mut self, now: Time) {
+        self.names.expire(now);
+        for object in self.inodes.objects() {
+            self.fold(object, now);
+        }
+    }
+}
