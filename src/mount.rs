@@ -147,9 +147,17 @@ impl Mount {
     /// Puts a fault in force on this client, until the guard is dropped.
     ///
     /// # Panics
-    /// When the fault's glob is not one.
+    /// When the path of the fault is not a glob; [`try_inject`](Mount::try_inject) returns that.
     pub fn inject(&self, fault: Fault) -> FaultGuard {
-        FaultGuard::new(&self.core, self.client, &fault).unwrap_or_else(|e| panic!("{e}"))
+        self.try_inject(fault).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// The same, for faults whose path comes from outside of the test.
+    ///
+    /// # Errors
+    /// [`Error::InvalidValue`] when the path of the fault is not a glob.
+    pub fn try_inject(&self, fault: Fault) -> Result<FaultGuard> {
+        FaultGuard::new(&self.core, self.client, fault)
     }
 
     /// How many operations of this client hang at this moment.

@@ -113,7 +113,7 @@ impl Engine {
         who: &Caller,
         object: ObjectId,
     ) -> Result<std::sync::Arc<super::objects::OpenFile>> {
-        let flags = super::OpenFlags { read: false, write: true, append: false, sync: false, direct: false };
+        let flags = super::OpenFlags { write: true, append: false, sync: false, direct: false };
         Ok(std::sync::Arc::new(self.open_disk(st, who, object, flags)?))
     }
 

@@ -86,7 +86,9 @@ impl Engine {
         }
         st.unused(object);
         let State { objects, world, .. } = &mut *st;
-        objects.sweep(|id| world.remembers(id));
+        for gone in objects.sweep(|id| world.remembers(id)) {
+            world.erase(gone);
+        }
     }
 
     /// The target of a symbolic link. It never changes, so no version is asked for.

@@ -28,6 +28,8 @@ pub(crate) enum Admission {
     Fail(Errno),
     /// It waits until this rule lets it go.
     Park(Arc<Rule>),
+    /// The handler is made to panic, to see that this harms nobody.
+    Panic,
 }
 
 /// What an operation is about, for rules and draws.
@@ -175,6 +177,7 @@ impl Engine {
         let (errno, why) = match rule {
             Some(rule) => match rule.effect {
                 Effect::Hang => return Admission::Park(rule),
+                Effect::Panic => return Admission::Panic,
                 Effect::Fail(errno) => (errno, Why::Injected),
             },
             None if op.is_droppable() && st.draw(who, op, &path.to_path(), place) => (Errno::EIO, Why::Dropped),

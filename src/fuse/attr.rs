@@ -76,7 +76,6 @@ pub(super) fn errno(e: Errno) -> fuser::Errno {
 pub(super) fn open_flags(flags: i32) -> OpenFlags {
     let access = flags & libc::O_ACCMODE;
     OpenFlags {
-        read: access != libc::O_WRONLY,
         write: access != libc::O_RDONLY,
         append: flags & libc::O_APPEND != 0,
         sync: flags & (libc::O_SYNC | libc::O_DSYNC) != 0,

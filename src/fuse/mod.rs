@@ -101,7 +101,8 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, req: &Request, ino: INodeNo, nlookup: u64) {
-        self.0.engine.forget(&self.0.caller(req), object(ino), nlookup);
+        let who = self.0.caller(req);
+        self.0.quietly(Op::Lookup, |engine| engine.forget(&who, object(ino), nlookup));
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -352,7 +353,8 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.0.engine.release(&self.0.caller(req), handle(fh), lock_owner.map(|o| o.0));
+        let who = self.0.caller(req);
+        self.0.quietly(Op::Flush, |engine| engine.release(&who, handle(fh), lock_owner.map(|o| o.0)));
         reply.ok();
     }
 
@@ -416,17 +418,20 @@ impl Filesystem for Adapter {
 
     fn readdir(&self, req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let who = self.0.caller(req);
-        let done = self.0.engine.read_dir(&who, handle(fh), offset, |next, id, kind, name| {
-            reply.add(INodeNo(id.0), next, file_type(kind), name)
+        let done = self.0.quietly(Op::Readdir, |engine| {
+            let add = |next, id: ObjectId, kind, name: &OsStr| reply.add(INodeNo(id.0), next, file_type(kind), name);
+            engine.read_dir(&who, handle(fh), offset, add)
         });
         match done {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(errno(e)),
+            Some(Ok(())) => reply.ok(),
+            Some(Err(e)) => reply.error(errno(e)),
+            None => reply.error(errno(Errno::EIO)),
         }
     }
 
     fn releasedir(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        self.0.engine.release_dir(&self.0.caller(req), handle(fh));
+        let who = self.0.caller(req);
+        self.0.quietly(Op::Readdir, |engine| engine.release_dir(&who, handle(fh)));
         reply.ok();
     }
 
@@ -452,7 +457,8 @@ impl Filesystem for Adapter {
     ) {
         let kind = if typ == libc::F_WRLCK { LockKind::Write } else { LockKind::Read };
         let lock = Lock { start, end, kind, pid };
-        match self.0.engine.get_lock(&self.0.caller(req), object(ino), owner.0, lock) {
+        let who = self.0.caller(req);
+        match self.0.quietly(Op::Lock, |engine| engine.get_lock(&who, object(ino), owner.0, lock)).flatten() {
             Some(held) => {
                 let typ = if held.kind == LockKind::Write { libc::F_WRLCK } else { libc::F_RDLCK };
                 reply.locked(held.start, held.end, typ, held.pid);
@@ -486,7 +492,9 @@ impl Filesystem for Adapter {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(errno(e)),
         });
-        match self.0.engine.set_lock(&who, (id, h), owner.0, lock, sleep, answer) {
+        // fuser answers a reply that is dropped, in a panic, with EIO.
+        let asked = self.0.quietly(Op::Lock, |engine| engine.set_lock(&who, (id, h), owner.0, lock, sleep, answer));
+        match asked.unwrap_or(LockOutcome::Done) {
             LockOutcome::Done => {}
             LockOutcome::Waiting(number) => self.0.watch_lock(id, number, who.pid),
             LockOutcome::Busy(_, answer) if sleep => answer(Err(Errno::EAGAIN)),
@@ -496,8 +504,10 @@ impl Filesystem for Adapter {
                 let core = self.0.clone();
                 server::start(move || {
                     (core.drain)(holder);
-                    let again = core.engine.set_lock(&who, (id, h), owner.0, lock, false, answer);
-                    if let LockOutcome::Busy(_, answer) = again {
+                    let again = core.quietly(Op::Lock, |engine| {
+                        engine.set_lock(&who, (id, h), owner.0, lock, false, answer)
+                    });
+                    if let Some(LockOutcome::Busy(_, answer)) = again {
                         core.engine.lock_refused(&who, id);
                         answer(Err(Errno::EAGAIN));
                     }
