@@ -216,9 +216,12 @@ pub(crate) fn link_fd(object: BorrowedFd<'_>, new_dir: BorrowedFd<'_>, new_name:
 /// Calls `each` with the name, kind and inode number of every entry but `.` and `..`.
 pub(crate) fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(&OsStr, Option<Kind>, u64)) -> Result<()> {
     use std::os::unix::ffi::OsStrExt;
+    use rustix::io::Errno as E;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOATIME;
     let fd = match fs::openat(dir, ".", flags, Mode::empty()) {
-        Err(rustix::io::Errno::PERM) => fs::openat(dir, ".", flags - OFlags::NOATIME, Mode::empty())?,
+        Err(E::PERM) => fs::openat(dir, ".", flags - OFlags::NOATIME, Mode::empty())?,
+        // A directory that may be listed but not entered cannot be opened from within.
+        Err(E::ACCESS) => fs::open(proc_path(dir), flags - OFlags::NOATIME, Mode::empty())?,
         other => other?,
     };
     let mut buf = [MaybeUninit::uninit(); 32 * 1024];

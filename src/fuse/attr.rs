@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
+use fuser::{FileAttr, FileType, INodeNo, TimeOrNow, WriteFlags};
 
-use crate::engine::{OpenFlags, SetTime};
+use crate::engine::{OpenFlags, SetTime, WriteHow};
 use crate::errno::Errno;
 use crate::model::attr::{Attr, Kind, Stamp};
 use crate::model::ids::ObjectId;
@@ -73,13 +73,27 @@ pub(super) fn errno(e: Errno) -> fuser::Errno {
     fuser::Errno::from_i32(e.raw())
 }
 
+/// The kernel's own flag of an `open` on behalf of `execve`.
+const FMODE_EXEC: i32 = 0x20;
+
+/// What one `write` asks for. The flags of the open file can change after it was opened; and pages of a mapping, which the
+/// kernel writes through whatever file is open, always go where they belong.
+pub(super) fn write_flags(how: WriteFlags, flags: i32) -> WriteHow {
+    let mapped = how.contains(WriteFlags::FUSE_WRITE_CACHE);
+    WriteHow {
+        append: !mapped && flags & libc::O_APPEND != 0,
+        sync: !mapped && flags & (libc::O_SYNC | libc::O_DSYNC) != 0,
+    }
+}
+
 pub(super) fn open_flags(flags: i32) -> OpenFlags {
     let access = flags & libc::O_ACCMODE;
     OpenFlags {
+        read: access != libc::O_WRONLY,
         write: access != libc::O_RDONLY,
-        append: flags & libc::O_APPEND != 0,
         sync: flags & (libc::O_SYNC | libc::O_DSYNC) != 0,
         direct: flags & libc::O_DIRECT != 0,
+        execute: flags & FMODE_EXEC != 0,
     }
 }
 
