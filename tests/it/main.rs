@@ -2,3 +2,4 @@
 #![allow(clippy::disallowed_methods, reason = "tests put limits on real programs in real time")]
 
 mod guard;
+mod processes;
