@@ -187,8 +187,10 @@ fn guards_that_drop_at_the_same_time_do_not_wait_for_each_other() {
 fn a_guard_leaves_alone_what_was_mounted_in_its_place_and_does_not_mind_that_its_own_is_gone() {
     let (backing, at) = (dir(), dir());
     let first = strict().at(at.path()).mount(backing.path()).unwrap();
+    assert!(!first.wait_unmounted(Duration::ZERO));
     let gone = Command::new("umount").arg(at.path()).status().unwrap();
     assert!(gone.success());
+    assert!(first.wait_unmounted(Duration::from_secs(5)), "the guard notices");
     let second = strict().at(at.path()).mount(backing.path()).unwrap();
     let _ = first.unmount();
     assert!(
