@@ -2,4 +2,5 @@
 #![allow(clippy::disallowed_methods, reason = "tests put limits on real programs in real time")]
 
 mod guard;
+mod preflight;
 mod processes;
