@@ -42,14 +42,15 @@ impl Engine {
     /// `stat` of an object that the client has looked up.
     pub(crate) fn getattr(&self, who: &Caller, object: ObjectId) -> Result<Attr> {
         let mut st = self.lock();
-        let (seen, why) = if st.world.is_plain(who.client, object) && st.object(object).is_ok_and(|o| o.dead.is_none()) {
-            (st.truth(object), Why::Truth)
-        } else {
-            match self.look(&mut st, who, object, false, None) {
-                Ok((attr, why)) => (Ok(attr), why),
-                Err(e) => (Err(e), Why::Truth),
-            }
-        };
+        let (seen, why) =
+            if st.world.is_plain(who.client, object) && st.object(object).is_ok_and(|o| o.dead.is_none()) {
+                (st.truth(object), Why::Truth)
+            } else {
+                match self.look(&mut st, who, object, false, None) {
+                    Ok((attr, why)) => (Ok(attr), why),
+                    Err(e) => (Err(e), Why::Truth),
+                }
+            };
         st.note(who, Op::Getattr, object, why, seen)
     }
 
@@ -79,7 +80,11 @@ impl Engine {
                 Ok(())
             })?;
         }
-        if st.world.is_plain(who.client, object) { st.truth(object) } else { Ok(self.look(st, who, object, false, None)?.0) }
+        if st.world.is_plain(who.client, object) {
+            st.truth(object)
+        } else {
+            Ok(self.look(st, who, object, false, None)?.0)
+        }
     }
 
     fn apply(&self, who: &Caller, fd: std::os::fd::BorrowedFd<'_>, set: &SetAttr) -> Result<()> {

@@ -36,7 +36,14 @@ impl Engine {
     // ---- reading -------------------------------------------------------------------------------------------------
 
     /// Reads as the client sees the file; answers how many bytes of `buf` there are.
-    pub(crate) fn read(&self, who: &Caller, object: ObjectId, handle: Handle, at: u64, buf: &mut [u8]) -> Result<usize> {
+    pub(crate) fn read(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        handle: Handle,
+        at: u64,
+        buf: &mut [u8],
+    ) -> Result<usize> {
         let mut st = self.lock();
         let len = buf.len() as u64;
         let file = st.file(who, handle)?;
@@ -165,8 +172,15 @@ impl Engine {
 
     /// R3: what the client has written to `object` reaches the truth, merged into it byte by byte. Answers the version
     /// that this made; none when there was nothing to flush.
-    pub(super) fn flush_dirty(&self, st: &mut State, who: &Caller, object: ObjectId) -> Result<Option<Version>> {
-        let Some((dirty, visible)) = st.world.take_dirty(who.client, object, who.now) else { return Ok(None) };
+    pub(super) fn flush_dirty(
+        &self,
+        st: &mut State,
+        who: &Caller,
+        object: ObjectId,
+    ) -> Result<Option<Version>> {
+        let Some((dirty, visible)) = st.world.take_dirty(who.client, object, who.now) else {
+            return Ok(None);
+        };
         let file = st.writer(who, object).ok_or(Errno::EIO)?;
         let mut before = self.before(st, who, object, visible, None);
         let mut failed = None;
@@ -205,7 +219,13 @@ impl Engine {
     }
 
     /// `fsync`: a flush point that also reaches the disk.
-    pub(crate) fn fsync(&self, who: &Caller, object: ObjectId, handle: Handle, data_only: bool) -> Result<()> {
+    pub(crate) fn fsync(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        handle: Handle,
+        data_only: bool,
+    ) -> Result<()> {
         let mut st = self.lock();
         let file = st.file(who, handle)?;
         let mut done = self.flush_and_tell(&mut st, who, object);
@@ -256,11 +276,9 @@ impl Engine {
         size: u64,
         handle: Option<Handle>,
     ) -> Result<()> {
-        let flushed = self.flush_dirty(st, who, object);
-        // What is cut off anyway need not have been flushed.
-        if size > 0 {
-            flushed?;
-        }
+        // What is cut off anyway need not be flushed.
+        st.world.truncate_dirty(who.client, object, size);
+        self.flush_dirty(st, who, object)?;
         let open = handle.and_then(|h| st.file(who, h).ok()).or_else(|| st.writer(who, object));
         let file = match open.filter(|f| f.access != Access::Read) {
             Some(file) => file,
@@ -277,7 +295,15 @@ impl Engine {
     }
 
     /// `fallocate`.
-    pub(crate) fn allocate(&self, who: &Caller, object: ObjectId, handle: Handle, at: u64, len: u64, mode: u32) -> Result<()> {
+    pub(crate) fn allocate(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        handle: Handle,
+        at: u64,
+        len: u64,
+        mode: u32,
+    ) -> Result<()> {
         let mut st = self.lock();
         let done = st.file(who, handle).and_then(|file| {
             self.flush_dirty(&mut st, who, object)?;
@@ -294,7 +320,14 @@ impl Engine {
     }
 
     /// `lseek` to data or a hole.
-    pub(crate) fn seek(&self, who: &Caller, object: ObjectId, handle: Handle, at: u64, hole: bool) -> Result<u64> {
+    pub(crate) fn seek(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        handle: Handle,
+        at: u64,
+        hole: bool,
+    ) -> Result<u64> {
         let mut st = self.lock();
         let done = st.file(who, handle).and_then(|file| {
             if st.world.is_plain(who.client, object) {
@@ -337,12 +370,23 @@ impl Engine {
         drop(st);
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(COPY_PIECE)];
         let n = self.read(who, from, from_handle, from_at, &mut bytes)?;
-        if n == 0 { Ok(0) } else { self.write(who, (to, to_handle), to_at, &bytes[..n], WriteHow { append: false, sync: false }) }
+        if n == 0 {
+            Ok(0)
+        } else {
+            self.write(who, (to, to_handle), to_at, &bytes[..n], WriteHow { append: false, sync: false })
+        }
     }
 }
 
 impl State {
-    fn note_bytes(&mut self, who: &Caller, op: Op, object: ObjectId, moved: Moved, done: Result<usize>) -> Result<usize> {
+    fn note_bytes(
+        &mut self,
+        who: &Caller,
+        op: Op,
+        object: ObjectId,
+        moved: Moved,
+        done: Result<usize>,
+    ) -> Result<usize> {
         let path = self.path_of(object);
         let mut event = self.event(who, op, path);
         event.range = Some((moved.at, moved.len));

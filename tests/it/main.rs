@@ -2,3 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests put limits on real programs in real time")]
 
 mod guard;
+mod ops;
+mod ops_names;
+mod preflight;
+mod processes;
