@@ -3,6 +3,7 @@
 
 mod guard;
 mod ops;
+mod ops_data;
 mod ops_names;
 mod preflight;
 mod processes;

@@ -151,3 +151,53 @@ pub(crate) fn set_flags(file: &File, flags: i32) {
     // SAFETY: integers.
     assert_eq!(done(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) }), Ok(0));
 }
+
+/// Files in memory.
+pub(crate) mod mapping {
+    #![allow(unsafe_code, reason = "the standard library maps no files")]
+
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+
+    pub(crate) struct Mapping {
+        at: *mut libc::c_void,
+        len: usize,
+    }
+
+    impl Mapping {
+        pub(crate) fn shared(file: &File, len: usize) -> Mapping {
+            Mapping::new(file, len, libc::MAP_SHARED)
+        }
+
+        pub(crate) fn private(file: &File, len: usize) -> Mapping {
+            Mapping::new(file, len, libc::MAP_PRIVATE)
+        }
+
+        fn new(file: &File, len: usize, how: libc::c_int) -> Mapping {
+            let prot = libc::PROT_READ | libc::PROT_WRITE;
+            // SAFETY: at an address of the kernel's choice, so nothing is replaced.
+            let at = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, how, file.as_raw_fd(), 0) };
+            assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+            Mapping { at, len }
+        }
+
+        pub(crate) fn bytes(&mut self) -> &mut [u8] {
+            // SAFETY: mapped in `new` for this length until `drop`. That the file changes by other means as well is what
+            // is tested; no reference is held meanwhile.
+            unsafe { std::slice::from_raw_parts_mut(self.at.cast(), self.len) }
+        }
+
+        /// `msync`.
+        pub(crate) fn sync(&self) {
+            // SAFETY: the mapping of `new`.
+            assert_eq!(unsafe { libc::msync(self.at, self.len, libc::MS_SYNC) }, 0);
+        }
+    }
+
+    impl Drop for Mapping {
+        fn drop(&mut self) {
+            // SAFETY: the mapping of `new`, which nobody borrows any more.
+            unsafe { libc::munmap(self.at, self.len) };
+        }
+    }
+}

@@ -383,7 +383,7 @@ fn what_was_reached_stays_reached_when_the_way_is_closed() {
         return;
     }
     let t = Twin::new();
-    t.both(|d| {
+    let ends = t.both(|d| {
         let (way, path) = (d.join("way"), d.join("way/in"));
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("f"), "f").unwrap();
@@ -401,4 +401,5 @@ fn what_was_reached_stays_reached_when_the_way_is_closed() {
             (stat, empty, made.is_ok(), fs::metadata(way.join("in")).map(drop).number())
         })
     });
+    assert_eq!((ends.2, ends.3), (true, Err(libc::EACCES)));
 }
