@@ -88,6 +88,9 @@ impl Filesystem for Adapter {
             // A default ACL replaces the umask, and only the backing knows of it.
             InitFlags::FUSE_DONT_MASK,
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+            // Set-uid bits go with the write that makes them go, on the backing: the kernel would ask for it in the name
+            // of the writer, who may not.
+            InitFlags::FUSE_HANDLE_KILLPRIV,
         ] {
             let _ = config.add_capabilities(wanted);
         }

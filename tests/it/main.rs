@@ -3,7 +3,9 @@
 
 mod guard;
 mod ops;
+mod ops_attrs;
 mod ops_data;
+mod ops_locks;
 mod ops_names;
 mod preflight;
 mod processes;

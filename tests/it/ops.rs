@@ -201,3 +201,56 @@ pub(crate) mod mapping {
         }
     }
 }
+
+/// Advisory locks.
+pub(crate) mod locks {
+    #![allow(unsafe_code, reason = "the standard library has none on ranges")]
+
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+
+    use super::done;
+
+    /// Whose a lock is: the process's or the open file description's.
+    #[derive(Clone, Copy)]
+    pub(crate) enum Api {
+        Posix,
+        Ofd,
+        OfdWait,
+    }
+
+    fn lock(kind: i16, start: i64, len: i64) -> libc::flock {
+        libc::flock { l_type: kind, l_whence: libc::SEEK_SET as i16, l_start: start, l_len: len, l_pid: 0 }
+    }
+
+    pub(crate) fn set(file: &File, api: Api, kind: i16, start: i64, len: i64) -> Result<(), i32> {
+        let command = match api {
+            Api::Posix => libc::F_SETLK,
+            Api::Ofd => libc::F_OFD_SETLK,
+            Api::OfdWait => libc::F_OFD_SETLKW,
+        };
+        let lock = lock(kind, start, len);
+        // SAFETY: the pointer is to a lock that lives across the call.
+        done(unsafe { libc::fcntl(file.as_raw_fd(), command, &raw const lock) }).map(drop)
+    }
+
+    /// The lock that stands in the way: its kind, start and length.
+    pub(crate) fn get(
+        file: &File,
+        api: Api,
+        kind: i16,
+        start: i64,
+        len: i64,
+    ) -> Result<(i16, i64, i64), i32> {
+        let command = if matches!(api, Api::Posix) { libc::F_GETLK } else { libc::F_OFD_GETLK };
+        let mut lock = lock(kind, start, len);
+        // SAFETY: as above; the kernel writes it.
+        done(unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut lock) })?;
+        Ok((lock.l_type, lock.l_start, lock.l_len))
+    }
+
+    pub(crate) fn flock(file: &File, how: i32) -> Result<(), i32> {
+        // SAFETY: integers.
+        done(unsafe { libc::flock(file.as_raw_fd(), how) }).map(drop)
+    }
+}
