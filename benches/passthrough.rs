@@ -1,1 +1,160 @@
-fn main() {}
+//! What a mount costs: each operation on the bare directory and on a strict mount of it. The ratio of the two medians of one
+//! run is the figure; absolute times belong to the machine. On one CPU (`taskset -c 0 cargo bench --bench passthrough`)
+//! the ratios are steadiest.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use chaosfs::{Knobs, Mount, Options};
+use divan::{Bencher, black_box};
+
+fn main() {
+    divan::main();
+}
+
+/// Where the operations run.
+const PLACES: [&str; 3] = ["bare", "strict", "eventual"];
+const MIB: usize = 1 << 20;
+
+struct Place {
+    // The mount goes before the directory under it.
+    mount: Option<Mount>,
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(name: &str) -> Place {
+        // Memory, where there is such a file system: the disk is not what is measured.
+        let base =
+            if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
+        let dir = tempfile::tempdir_in(base).expect("a temporary directory");
+        let knobs = match name {
+            "strict" => Some(Knobs::strict()),
+            "eventual" => Some(Knobs::eventual()),
+            _ => None,
+        };
+        let mount = knobs.map(|knobs| Options::new().knobs(knobs).mount(dir.path()).expect("a mount"));
+        Place { mount, dir }
+    }
+
+    fn path(&self) -> &Path {
+        self.mount.as_ref().map_or(self.dir.path(), Mount::path)
+    }
+
+    fn join(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+}
+
+#[divan::bench(args = PLACES)]
+fn stat(bencher: Bencher<'_, '_>, place: &str) {
+    let place = Place::new(place);
+    let file = place.join("f");
+    fs::write(&file, "x").expect("a file");
+    bencher.bench_local(|| fs::metadata(black_box(&file)).expect("its attributes").len());
+}
+
+#[divan::bench(args = PLACES)]
+fn open_and_close(bencher: Bencher<'_, '_>, place: &str) {
+    let place = Place::new(place);
+    let file = place.join("f");
+    fs::write(&file, "x").expect("a file");
+    bencher.bench_local(|| drop(File::open(black_box(&file)).expect("to open it")));
+}
+
+#[divan::bench(args = PLACES)]
+fn create(bencher: Bencher<'_, '_>, place: &str) {
+    let place = Place::new(place);
+    let mut n = 0;
+    bencher.bench_local(|| {
+        n += 1;
+        drop(File::create_new(place.join(&n.to_string())).expect("a new file"));
+    });
+}
+
+#[divan::bench(args = PLACES)]
+fn list_1000(bencher: Bencher<'_, '_>, place: &str) {
+    let place = Place::new(place);
+    for n in 0..1000 {
+        File::create(place.dir.path().join(format!("file-{n}"))).expect("a file");
+    }
+    bencher.bench_local(|| fs::read_dir(place.path()).expect("the listing").count());
+}
+
+#[divan::bench(args = PLACES)]
+fn sequential_read_64_mib(bencher: Bencher<'_, '_>, place: &str) {
+    let place = Place::new(place);
+    fs::write(place.dir.path().join("f"), vec![7; 64 * MIB]).expect("a file");
+    let file = File::open(place.join("f")).expect("to open it");
+    let mut buf = vec![0; MIB];
+    bencher.counter(divan::counter::BytesCount::new(64 * MIB)).bench_local(|| {
+        for n in 0..64 {
+            file.read_exact_at(&mut buf, (n * MIB) as u64).expect("its bytes");
+        }
+    });
+}
+
+#[divan::bench(args = PLACES)]
+fn sequential_write_64_mib(bencher: Bencher<'_, '_>, place: &str) {
+    let place = Place::new(place);
+    let file = File::create(place.join("f")).expect("a file");
+    let buf = vec![7; MIB];
+    bencher.counter(divan::counter::BytesCount::new(64 * MIB)).bench_local(|| {
+        for n in 0..64 {
+            file.write_all_at(&buf, (n * MIB) as u64).expect("room");
+        }
+    });
+}
+
+/// Offsets that jump about in a file of `blocks` blocks of 4 KiB, the same in every run.
+fn random_offsets(blocks: u64) -> impl FnMut() -> u64 {
+    let mut x: u64 = 1;
+    move || {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (x >> 33) % blocks * 4096
+    }
+}
+
+#[divan::bench(args = PLACES)]
+fn random_read_4_kib(bencher: Bencher<'_, '_>, place: &str) {
+    let place = Place::new(place);
+    fs::write(place.dir.path().join("f"), vec![7; 16 * MIB]).expect("a file");
+    let file = File::open(place.join("f")).expect("to open it");
+    let mut buf = [0; 4096];
+    let mut next = random_offsets(4096);
+    bencher.bench_local(|| file.read_exact_at(&mut buf, next()).expect("its bytes"));
+}
+
+/// The cost is in the bytes that are written, not in the size of the file: the two sizes must come out the same.
+#[divan::bench(args = PLACES, consts = [1, 512])]
+fn overwrite_4_kib_in_mib<const SIZE: usize>(bencher: Bencher<'_, '_>, place: &str) {
+    let place = Place::new(place);
+    fs::write(place.dir.path().join("f"), vec![7; SIZE * MIB]).expect("a file");
+    let file = OpenOptions::new().write(true).open(place.join("f")).expect("to open it");
+    let mut next = random_offsets((SIZE * MIB / 4096) as u64);
+    bencher.bench_local(|| file.write_all_at(&[8; 4096], next()).expect("room"));
+}
+
+#[divan::bench(args = PLACES)]
+fn append_and_fsync(bencher: Bencher<'_, '_>, place: &str) {
+    let place = Place::new(place);
+    let mut file = OpenOptions::new().create(true).append(true).open(place.join("log")).expect("a file");
+    bencher.bench_local(|| {
+        file.write_all(&[9; 100]).expect("room");
+        file.sync_data().expect("to sync");
+    });
+}
+
+/// Mount, first `stat`, unmount.
+#[divan::bench]
+fn guard_cycle(bencher: Bencher<'_, '_>) {
+    let place = Place::new("bare");
+    fs::write(place.join("f"), "x").expect("a file");
+    bencher.bench_local(|| {
+        let m = Options::new().knobs(Knobs::strict()).mount(place.path()).expect("a mount");
+        fs::metadata(m.join("f")).expect("its attributes");
+        m.unmount().expect("nobody uses it");
+    });
+}

@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{}", b.explain("b", "f")?);
     println!("b: {:?}", std::fs::read_to_string(c.join("f")));
     println!("{}", b.history());
-    a.unmount()?; c.unmount()?;
+    a.unmount()?;
+    c.unmount()?;
     Ok(())
 }

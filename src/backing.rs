@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -24,7 +24,7 @@ use crate::options::{Options, keep_from_env};
 /// whether they were made through it or not. Clones are the same one; it lives as long as any of them or a mount does.
 ///
 /// ```no_run
-/// # use std::time::Instant;
+/// # use std::time::{Duration, Instant};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use chaosfs::{Backing, Clock, Knobs, Options};
 ///
@@ -61,8 +61,13 @@ impl fmt::Debug for Shared {
     }
 }
 
+/// The longest that `settle` waits in real time.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 /// Every backing that is open in this process, by device and inode number.
-static OPEN: LazyLock<Mutex<HashMap<(u64, u64), Weak<Shared>>>> = LazyLock::new(Mutex::default);
+static OPEN: LazyLock<Mutex<OpenBackings>> = LazyLock::new(Mutex::default);
+
+type OpenBackings = HashMap<(u64, u64), Weak<Shared>>;
 
 /// How a backing directory is opened.
 #[derive(Clone, Debug)]
@@ -113,7 +118,8 @@ impl BackingOptions {
     /// # Errors
     /// [`Error::Io`] when there is no room for one.
     pub fn temp(self) -> Result<Backing> {
-        let made = tempfile::Builder::new().prefix("chaosfs-backing-").disable_cleanup(keep_from_env()).tempdir();
+        let made =
+            tempfile::Builder::new().prefix("chaosfs-backing-").disable_cleanup(keep_from_env()).tempdir();
         let io = |source| Error::Io { doing: "make a directory in", path: std::env::temp_dir(), source };
         let dir = made.map_err(io)?;
         let backing = self.open(dir.path())?;
@@ -140,8 +146,13 @@ impl Shared {
         }
         let clock = options.clock.unwrap_or_default();
         let calendar = Calendar { epoch: clock.epoch(), decides: clock.is_manual() };
-        let limits = Limits { memory: options.memory, events: options.history, dir_fds: descriptors::spare() };
-        let alarm = Arc::new(Alarm { engine: OnceLock::new(), clock: clock.clone(), set_for: Mutex::new(Time::NEVER) });
+        let limits =
+            Limits { memory: options.memory, events: options.history, dir_fds: descriptors::spare() };
+        let alarm = Arc::new(Alarm {
+            engine: OnceLock::new(),
+            clock: clock.clone(),
+            set_for: Mutex::new(Time::NEVER),
+        });
         let theirs = alarm.clone();
         let engine = Engine::open(&path, calendar, limits, Box::new(move |at| theirs.set(at)));
         let engine = Arc::new(engine.map_err(|e| io(e.into()))?);
@@ -206,11 +217,14 @@ impl Alarm {
         let alarm = self.clone();
         #[allow(clippy::disallowed_methods)] // the system's clock passes in real time
         server::at(Instant::now() + wait, move || {
-            *alarm.set_for.lock() = Time::NEVER;
-            let Some(engine) = alarm.engine.get().and_then(Weak::upgrade) else { return };
-            if let Some(next) = engine.run_due(alarm.clock.now()) {
-                alarm.set(next);
-            }
+            // Flushing takes as long as the disk takes: not on the timer's thread.
+            server::start(move || {
+                *alarm.set_for.lock() = Time::NEVER;
+                let Some(engine) = alarm.engine.get().and_then(Weak::upgrade) else { return };
+                if let Some(next) = engine.run_due(alarm.clock.now()) {
+                    alarm.set(next);
+                }
+            });
         });
     }
 }
@@ -284,7 +298,8 @@ impl Backing {
     /// clock, waits on the system's) until every delay and every TTL is over. After it every view equals the truth.
     ///
     /// # Errors
-    /// [`Error::CannotSettle`] when an operation hangs; release it first.
+    /// [`Error::CannotSettle`] when an operation hangs (release it first), or when it would take for ever, or more than a
+    /// minute of real time (use a manual clock or [`settle_now`](Backing::settle_now)).
     pub fn settle(&self) -> Result<()> {
         self.refuse_parked()?;
         let now = self.clock().now();
@@ -293,7 +308,15 @@ impl Backing {
             shared.drain_all();
             shared.engine.flush_all(now)
         });
-        self.clock().advance(settled.since(now));
+        let wait = settled.since(now);
+        if settled == Time::NEVER || (!self.clock().is_manual() && wait > LONGEST_WAIT) {
+            let why = format!(
+                "it takes {} s until the last delay and the last TTL are over\n  help: use `settle_now()`, or a manual clock",
+                wait.as_secs()
+            );
+            return Err(Error::CannotSettle { path: self.path().to_owned(), why });
+        }
+        self.clock().advance(wait);
         let (shared, now) = (self.shared.clone(), self.clock().now());
         server::call(move || shared.engine.expire(now));
         Ok(())
@@ -326,7 +349,8 @@ impl Backing {
         if hung.is_empty() {
             return Ok(());
         }
-        let why = format!("still hanging: {}\n  help: release or drop the fault that holds them", hung.join(", "));
+        let why =
+            format!("still hanging: {}\n  help: release or drop the fault that holds them", hung.join(", "));
         Err(Error::CannotSettle { path: self.path().to_owned(), why })
     }
 
@@ -342,8 +366,13 @@ impl Backing {
             shared.engine.explain(&name, &asked, now)
         });
         said.ok_or_else(|| {
-            let known: Vec<String> = self.shared.engine.clients().iter().map(|c| format!("`{}`", c.name)).collect();
-            let known = if known.is_empty() { "nobody is mounted".into() } else { format!("there is {}", known.join(", ")) };
+            let known: Vec<String> =
+                self.shared.engine.clients().iter().map(|c| format!("`{}`", c.name)).collect();
+            let known = if known.is_empty() {
+                "nobody is mounted".into()
+            } else {
+                format!("there is {}", known.join(", "))
+            };
             Error::NoSuchClient { client: client.to_owned(), path: self.path().to_owned(), known }
         })
     }
@@ -369,6 +398,9 @@ impl Backing {
 
 impl fmt::Debug for Backing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Backing").field("path", &self.path()).field("clock", self.clock()).finish_non_exhaustive()
+        f.debug_struct("Backing")
+            .field("path", &self.path())
+            .field("clock", self.clock())
+            .finish_non_exhaustive()
     }
 }

@@ -18,8 +18,8 @@ pub struct FaultGuard {
 }
 
 impl FaultGuard {
-    pub(crate) fn new(core: &Home<Core>, client: ClientId, fault: &Fault) -> Result<Self> {
-        let rule = Arc::new(Rule::new(fault)?);
+    pub(crate) fn new(core: &Home<Core>, client: ClientId, fault: Fault) -> Result<Self> {
+        let rule = Arc::new(Rule::new(&fault)?);
         core.engine.add_rule(client, rule.clone());
         Ok(FaultGuard { core: core.clone(), client, rule })
     }
@@ -49,6 +49,9 @@ impl Drop for FaultGuard {
 
 impl fmt::Debug for FaultGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultGuard").field("rule", &self.rule).field("hits", &self.hits()).finish_non_exhaustive()
+        f.debug_struct("FaultGuard")
+            .field("rule", &self.rule)
+            .field("hits", &self.hits())
+            .finish_non_exhaustive()
     }
 }

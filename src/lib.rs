@@ -20,6 +20,8 @@ pub use clock::Clock;
 pub use errno::{Errno, UnknownErrno};
 pub use error::{BackingProblem, Error, HeldBy, Holder, MountpointProblem, Result};
 pub use fault::FaultGuard;
+#[doc(hidden)]
+pub use model::bench as model_bench;
 pub use model::fault::Fault;
 pub use model::history::{Deed, Event, History, Why};
 pub use model::ids::Version;
@@ -72,7 +74,13 @@ macro_rules! require_fuse {
 #[doc(hidden)]
 pub fn fuse_required() -> bool {
     let Err(e) = host::preflight::check_fuse() else { return true };
-    assert!(options::skip_without_fuse(), "{e}\n  help: or set CHAOSFS_WITHOUT_FUSE=skip to skip the tests that need it");
-    eprintln!("skipped, since FUSE cannot be used here: {}", e.to_string().lines().next().unwrap_or_default());
+    assert!(
+        options::skip_without_fuse(),
+        "{e}\n  help: or set CHAOSFS_WITHOUT_FUSE=skip to skip the tests that need it"
+    );
+    eprintln!(
+        "skipped, since FUSE cannot be used here: {}",
+        e.to_string().lines().next().unwrap_or_default()
+    );
     false
 }

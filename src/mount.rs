@@ -56,12 +56,11 @@ impl Mount {
             None => RandomState::new().hash_one(0),
         };
         preflight::check_fuse()?;
-        let (mountpoint, made) = match at {
-            Some(at) => (preflight::check_mountpoint(&at, backing.path())?, None),
-            None => {
-                let dir = make_mountpoint()?;
-                (dir.clone(), Some(MadeDir(Some(dir))))
-            }
+        let (mountpoint, made) = if let Some(at) = at {
+            (preflight::check_mountpoint(&at, backing.path())?, None)
+        } else {
+            let dir = make_mountpoint()?;
+            (dir.clone(), Some(MadeDir(Some(dir))))
         };
         let shared = backing.shared().clone();
         let clock = backing.clock().clone();
@@ -147,9 +146,17 @@ impl Mount {
     /// Puts a fault in force on this client, until the guard is dropped.
     ///
     /// # Panics
-    /// When the fault's glob is not one.
+    /// When the path of the fault is not a glob; [`try_inject`](Mount::try_inject) returns that.
     pub fn inject(&self, fault: Fault) -> FaultGuard {
-        FaultGuard::new(&self.core, self.client, &fault).unwrap_or_else(|e| panic!("{e}"))
+        self.try_inject(fault).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// The same, for faults whose path comes from outside of the test.
+    ///
+    /// # Errors
+    /// [`Error::InvalidValue`] when the path of the fault is not a glob.
+    pub fn try_inject(&self, fault: Fault) -> Result<FaultGuard> {
+        FaultGuard::new(&self.core, self.client, fault)
     }
 
     /// How many operations of this client hang at this moment.
@@ -161,6 +168,11 @@ impl Mount {
     #[must_use = "it returns false when the time is over"]
     pub fn wait_parked(&self, n: usize, limit: Duration) -> bool {
         self.core.engine.wait_parked(self.client, n, limit)
+    }
+
+    /// Waits until someone else has taken the mount away (`umount`), at most for `limit` of real time; whether that happened.
+    pub fn wait_unmounted(&self, limit: Duration) -> bool {
+        self.live.as_ref().is_none_or(|live| live.serving.wait_ended(limit))
     }
 
     /// Takes the mount away and says what was wrong with that. It is gone in any case: whoever still used it gets errors.
@@ -189,9 +201,11 @@ impl Mount {
         drop(MadeDir(made));
         stopped?;
         match panicked {
-            Some(p) => {
-                Err(Error::HandlerPanicked { client: self.name.clone(), op: p.op.to_string(), message: p.message })
-            }
+            Some(p) => Err(Error::HandlerPanicked {
+                client: self.name.clone(),
+                op: p.op.to_string(),
+                message: p.message,
+            }),
             None => Ok(()),
         }
     }
@@ -200,7 +214,10 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         if std::thread::panicking() && self.live.is_some() {
-            say(&format!("client `{}` had seed {}; CHAOSFS_SEED={} draws the same again", self.name, self.seed, self.seed));
+            say(&format!(
+                "client `{}` had seed {}; CHAOSFS_SEED={} draws the same again",
+                self.name, self.seed, self.seed
+            ));
         }
         if let Err(e) = self.end() {
             say(&e.to_string());

@@ -157,7 +157,13 @@ impl Locks {
 
     /// The open file description is gone, and with it the locks that were taken through it.
     #[must_use]
-    pub(super) fn released(&mut self, c: ClientId, handle: Handle, flock: Option<u64>, object: ObjectId) -> Vec<LockReply> {
+    pub(super) fn released(
+        &mut self,
+        c: ClientId,
+        handle: Handle,
+        flock: Option<u64>,
+        object: ObjectId,
+    ) -> Vec<LockReply> {
         self.change(object, |file| {
             file.held.retain(|h| h.owner.client != c || (h.handle != handle && Some(h.owner.id) != flock));
         })
@@ -171,7 +177,8 @@ impl Locks {
         for object in objects {
             granted.extend(self.change(object, |file| {
                 file.held.retain(|h| h.owner.client != client);
-                let (gone, stay) = std::mem::take(&mut file.waiting).into_iter().partition(|w| w.owner.client == client);
+                let (gone, stay) =
+                    std::mem::take(&mut file.waiting).into_iter().partition(|w| w.owner.client == client);
                 file.waiting = stay;
                 let gone: Vec<Waiter> = gone;
                 cancelled.extend(gone.into_iter().map(|w| w.reply));
@@ -243,7 +250,14 @@ impl Engine {
     }
 
     /// Releases a range, after flushing: who gets the lock next must see what was written under it.
-    pub(crate) fn unlock(&self, who: &Caller, object: ObjectId, owner: u64, start: u64, end: u64) -> Result<(), Errno> {
+    pub(crate) fn unlock(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        owner: u64,
+        start: u64,
+        end: u64,
+    ) -> Result<(), Errno> {
         let mut st = self.lock();
         let flushed = self.flush_dirty(&mut st, who, object).map(drop);
         let owner = Owner { client: who.client, id: owner };

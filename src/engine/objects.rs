@@ -27,7 +27,6 @@ pub(crate) struct OpenFile {
 /// What the program asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpenFlags {
-    pub(crate) read: bool,
     pub(crate) write: bool,
     pub(crate) append: bool,
     /// `O_SYNC` or `O_DSYNC`: every write is flushed at once.
@@ -63,6 +62,8 @@ pub(crate) struct Object {
     pub(crate) anchor: Option<Arc<OwnedFd>>,
     pub(crate) open: Vec<Arc<OpenFile>>,
     pub(crate) dead: Option<Removal>,
+    /// Until when someone may be shown it at a name that it has lost already.
+    pub(crate) shown_until: Time,
     /// Under a manual clock: when its attributes last changed, which no system call can set.
     pub(crate) ctime: Option<Stamp>,
     pub(crate) last: Option<LastCommit>,
@@ -94,6 +95,7 @@ impl Objects {
             anchor: Some(Arc::new(fd)),
             open: Vec::new(),
             dead: None,
+            shown_until: Time::ZERO,
             ctime: None,
             last: None,
             refs: 1,
@@ -160,8 +162,18 @@ impl Objects {
         }
         let at = Some((dir, name.clone()));
         let (kind, key) = (stat.attr.kind, stat.key);
-        let object =
-            Object { key, kind, at, anchor: None, open: Vec::new(), dead: None, ctime: None, last: None, refs: 0 };
+        let object = Object {
+            key,
+            kind,
+            at,
+            anchor: None,
+            open: Vec::new(),
+            dead: None,
+            shown_until: Time::ZERO,
+            ctime: None,
+            last: None,
+            refs: 0,
+        };
         self.table.insert(id, object);
         id
     }
@@ -179,23 +191,29 @@ impl Objects {
         }
     }
 
-    /// Drops objects that nobody refers to. `remembered` says whether the model still does.
-    pub(crate) fn sweep(&mut self, remembered: impl Fn(ObjectId) -> bool) {
+    /// Drops objects that nobody refers to, when there are many; answers which. `remembered` says whether the model still
+    /// does.
+    pub(crate) fn sweep(&mut self, remembered: impl Fn(ObjectId) -> bool) -> Vec<ObjectId> {
         if self.table.len() < self.sweep_at {
-            return;
+            return Vec::new();
         }
-        let parents: crate::model::hash::Set<ObjectId> =
-            self.table.values().filter(|o| o.refs > 0).filter_map(|o| o.at.as_ref().map(|(dir, _)| *dir)).collect();
+        let parents: crate::model::hash::Set<ObjectId> = self
+            .table
+            .values()
+            .filter(|o| o.refs > 0)
+            .filter_map(|o| o.at.as_ref().map(|(dir, _)| *dir))
+            .collect();
         let unused = |id: &ObjectId, o: &Object| o.refs == 0 && !parents.contains(id) && !remembered(*id);
         let gone: Vec<(ObjectId, Key)> =
             self.table.iter().filter(|(id, o)| unused(id, o)).map(|(id, o)| (*id, o.key)).collect();
-        for (id, key) in gone {
-            self.table.remove(&id);
-            if self.by_key.get(&key) == Some(&id) {
-                self.by_key.remove(&key);
+        for (id, key) in &gone {
+            self.table.remove(id);
+            if self.by_key.get(key) == Some(id) {
+                self.by_key.remove(key);
             }
         }
         self.sweep_at = (self.table.len() * 2).max(4096);
+        gone.into_iter().map(|(id, _)| id).collect()
     }
 
     /// Drops a dead object when nothing refers to it any more. True when it is gone.

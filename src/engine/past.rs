@@ -171,10 +171,10 @@ impl Engine {
             .collect();
         let (version, visible) = st.world.bind(who.client, who.now, &rebinds);
         for (dir, before) in dirs.iter().zip(before) {
-            if self.calendar.decides {
-                if let Ok(fd) = st.dir_fd(*dir) {
-                    self.touch(st, who, *dir, Target::Fd(fd.as_fd()), Touched::Content);
-                }
+            if self.calendar.decides
+                && let Ok(fd) = st.dir_fd(*dir)
+            {
+                self.touch(st, who, *dir, Target::Fd(fd.as_fd()), Touched::Content);
             }
             self.after(st, who, *dir, visible, before);
         }
@@ -188,12 +188,22 @@ impl Engine {
     }
 
     /// Keeps a removed object as long as someone may still be shown it.
-    pub(super) fn retain(&self, st: &mut State, who: &Caller, id: ObjectId, removal: Removal, anchor: Option<Arc<OwnedFd>>) {
+    pub(super) fn retain(
+        &self,
+        st: &mut State,
+        who: &Caller,
+        id: ObjectId,
+        removal: Removal,
+        anchor: Option<Arc<OwnedFd>>,
+    ) {
         let late = st.world.removal_is_seen_late(who.client);
+        let lost_before = st.objects.get(id).map_or(Time::ZERO, |o| o.shown_until);
+        let removal = Removal { visible: removal.visible.max(lost_before), ..removal };
         st.objects.kill(id, removal, anchor);
         st.world.erase(id);
         if late {
-            let ttl = st.clients.keys().map(|c| st.world.knobs(*c).file_ttl).max().unwrap_or_default();
+            let knobs = st.clients.keys().map(|c| st.world.knobs(*c));
+            let ttl = knobs.map(|k| k.file_ttl.max(k.dir_ttl)).max().unwrap_or_default();
             if let Some(object) = st.objects.get_mut(id) {
                 object.refs += 1;
             }
@@ -218,7 +228,8 @@ impl Engine {
 impl State {
     /// Lets go of removed objects that nobody can be shown any more.
     pub(super) fn release_retained(&mut self, now: Time) {
-        while self.retained.front().is_some_and(|(until, _)| *until <= now) || self.retained.len() > RETAINED {
+        while self.retained.front().is_some_and(|(until, _)| *until <= now) || self.retained.len() > RETAINED
+        {
             let Some((_, id)) = self.retained.pop_front() else { break };
             if let Some(object) = self.objects.get_mut(id) {
                 object.refs -= 1;

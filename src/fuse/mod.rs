@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 
 use crate::engine::{Engine, Entry, Handle, Lock, LockKind, LockOutcome, Place, SetAttr};
@@ -63,8 +64,9 @@ fn send_ok(reply: ReplyEmpty, (): ()) {
     reply.ok();
 }
 
-/// Every read and write comes to us: the kernel keeps no pages, except of mappings.
-const OPENED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
+/// Every read and write comes to us: the kernel keeps no pages, except of mappings. One write that hangs does not hold up
+/// other writes of the file.
+const OPENED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES);
 
 /// An extended attribute, or first its size.
 fn send_xattr(size: u32) -> impl FnOnce(ReplyXattr, Vec<u8>) + Send {
@@ -97,20 +99,42 @@ impl Filesystem for Adapter {
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
-        self.0.serve(req, (Op::Lookup, place), reply, move |engine, who| engine.lookup(who, dir, &name), send_entry);
+        self.0.serve(
+            req,
+            (Op::Lookup, place),
+            reply,
+            move |engine, who| engine.lookup(who, dir, &name),
+            send_entry,
+        );
     }
 
     fn forget(&self, req: &Request, ino: INodeNo, nlookup: u64) {
-        self.0.engine.forget(&self.0.caller(req), object(ino), nlookup);
+        let who = self.0.caller(req);
+        self.0.quietly(Op::Lookup, |engine| engine.forget(&who, object(ino), nlookup));
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
         let id = object(ino);
         let send = |reply: ReplyData, target: Vec<u8>| reply.data(&target);
-        self.0.serve(req, (Op::Readlink, Place::Object(id)), reply, move |engine, who| engine.readlink(who, id), send);
+        self.0.serve(
+            req,
+            (Op::Readlink, Place::Object(id)),
+            reply,
+            move |engine, who| engine.readlink(who, id),
+            send,
+        );
     }
 
-    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
         let work = move |engine: &Engine, who: &_| engine.mknod(who, dir, &name, mode, rdev);
@@ -120,19 +144,37 @@ impl Filesystem for Adapter {
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
-        self.0.serve(req, (Op::Mkdir, place), reply, move |engine, who| engine.mkdir(who, dir, &name, mode), send_entry);
+        self.0.serve(
+            req,
+            (Op::Mkdir, place),
+            reply,
+            move |engine, who| engine.mkdir(who, dir, &name, mode),
+            send_entry,
+        );
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
-        self.0.serve(req, (Op::Unlink, place), reply, move |engine, who| engine.unlink(who, dir, &name), send_ok);
+        self.0.serve(
+            req,
+            (Op::Unlink, place),
+            reply,
+            move |engine, who| engine.unlink(who, dir, &name),
+            send_ok,
+        );
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
-        self.0.serve(req, (Op::Rmdir, place), reply, move |engine, who| engine.rmdir(who, dir, &name), send_ok);
+        self.0.serve(
+            req,
+            (Op::Rmdir, place),
+            reply,
+            move |engine, who| engine.rmdir(who, dir, &name),
+            send_ok,
+        );
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
@@ -282,7 +324,13 @@ impl Filesystem for Adapter {
         let flags = open_flags(flags);
         let work = move |engine: &Engine, who: &_| engine.create(who, dir, &name, mode, flags, how);
         let send = |reply: ReplyCreate, (entry, h): (Entry, Handle)| {
-            reply.created(&TTL, &file_attr(entry.object, &entry.attr), Generation(0), FileHandle(h.0), OPENED);
+            reply.created(
+                &TTL,
+                &file_attr(entry.object, &entry.attr),
+                Generation(0),
+                FileHandle(h.0),
+                OPENED,
+            );
         };
         self.0.serve(req, (Op::Create, place), reply, work, send);
     }
@@ -352,7 +400,8 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.0.engine.release(&self.0.caller(req), handle(fh), lock_owner.map(|o| o.0));
+        let who = self.0.caller(req);
+        self.0.quietly(Op::Flush, |engine| engine.release(&who, handle(fh), lock_owner.map(|o| o.0)));
         reply.ok();
     }
 
@@ -373,12 +422,19 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (id, h) = (object(ino), handle(fh));
-        let work =
-            move |engine: &Engine, who: &_| engine.allocate(who, id, h, offset, length, mode as u32);
+        let work = move |engine: &Engine, who: &_| engine.allocate(who, id, h, offset, length, mode as u32);
         self.0.serve(req, (Op::Fallocate, Place::Object(id)), reply, work, send_ok);
     }
 
-    fn lseek(&self, req: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
         let (id, h, at, hole) = (object(ino), handle(fh), offset.max(0) as u64, whence == libc::SEEK_HOLE);
         let work = move |engine: &Engine, who: &_| engine.seek(who, id, h, at, hole);
         let send = |reply: ReplyLseek, at: u64| reply.offset(at as i64);
@@ -416,17 +472,22 @@ impl Filesystem for Adapter {
 
     fn readdir(&self, req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let who = self.0.caller(req);
-        let done = self.0.engine.read_dir(&who, handle(fh), offset, |next, id, kind, name| {
-            reply.add(INodeNo(id.0), next, file_type(kind), name)
+        let done = self.0.quietly(Op::Readdir, |engine| {
+            let add = |next, id: ObjectId, kind, name: &OsStr| {
+                reply.add(INodeNo(id.0), next, file_type(kind), name)
+            };
+            engine.read_dir(&who, handle(fh), offset, add)
         });
         match done {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(errno(e)),
+            Some(Ok(())) => reply.ok(),
+            Some(Err(e)) => reply.error(errno(e)),
+            None => reply.error(errno(Errno::EIO)),
         }
     }
 
     fn releasedir(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        self.0.engine.release_dir(&self.0.caller(req), handle(fh));
+        let who = self.0.caller(req);
+        self.0.quietly(Op::Readdir, |engine| engine.release_dir(&who, handle(fh)));
         reply.ok();
     }
 
@@ -452,7 +513,8 @@ impl Filesystem for Adapter {
     ) {
         let kind = if typ == libc::F_WRLCK { LockKind::Write } else { LockKind::Read };
         let lock = Lock { start, end, kind, pid };
-        match self.0.engine.get_lock(&self.0.caller(req), object(ino), owner.0, lock) {
+        let who = self.0.caller(req);
+        match self.0.quietly(Op::Lock, |engine| engine.get_lock(&who, object(ino), owner.0, lock)).flatten() {
             Some(held) => {
                 let typ = if held.kind == LockKind::Write { libc::F_WRLCK } else { libc::F_RDLCK };
                 reply.locked(held.start, held.end, typ, held.pid);
@@ -486,7 +548,10 @@ impl Filesystem for Adapter {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(errno(e)),
         });
-        match self.0.engine.set_lock(&who, (id, h), owner.0, lock, sleep, answer) {
+        // fuser answers a reply that is dropped, in a panic, with EIO.
+        let asked =
+            self.0.quietly(Op::Lock, |engine| engine.set_lock(&who, (id, h), owner.0, lock, sleep, answer));
+        match asked.unwrap_or(LockOutcome::Done) {
             LockOutcome::Done => {}
             LockOutcome::Waiting(number) => self.0.watch_lock(id, number, who.pid),
             LockOutcome::Busy(_, answer) if sleep => answer(Err(Errno::EAGAIN)),
@@ -496,8 +561,10 @@ impl Filesystem for Adapter {
                 let core = self.0.clone();
                 server::start(move || {
                     (core.drain)(holder);
-                    let again = core.engine.set_lock(&who, (id, h), owner.0, lock, false, answer);
-                    if let LockOutcome::Busy(_, answer) = again {
+                    let again = core.quietly(Op::Lock, |engine| {
+                        engine.set_lock(&who, (id, h), owner.0, lock, false, answer)
+                    });
+                    if let Some(LockOutcome::Busy(_, answer)) = again {
                         core.engine.lock_refused(&who, id);
                         answer(Err(Errno::EAGAIN));
                     }

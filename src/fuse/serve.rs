@@ -62,8 +62,18 @@ macro_rules! answers {
 }
 
 answers!(
-    ReplyEmpty, ReplyData, ReplyEntry, ReplyAttr, ReplyOpen, ReplyWrite, ReplyStatfs, ReplyCreate, ReplyLock, ReplyXattr,
-    ReplyLseek, ReplyDirectory
+    ReplyEmpty,
+    ReplyData,
+    ReplyEntry,
+    ReplyAttr,
+    ReplyOpen,
+    ReplyWrite,
+    ReplyStatfs,
+    ReplyCreate,
+    ReplyLock,
+    ReplyXattr,
+    ReplyLseek,
+    ReplyDirectory
 );
 
 impl Core {
@@ -97,6 +107,12 @@ impl Core {
         }
     }
 
+    /// Does what has no answer, or answers in its own way.
+    pub(super) fn quietly<T>(&self, op: Op, work: impl FnOnce(&Engine) -> T) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(|| work(&self.engine)));
+        done.map_err(|panic| self.note_panic(op, panic.as_ref())).ok()
+    }
+
     fn note_panic(&self, op: Op, panic: &(dyn std::any::Any + Send)) {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
@@ -118,6 +134,9 @@ impl Core {
             match self.engine.admit(&who, op, place) {
                 Admission::Pass => {}
                 Admission::Fail(e) => return reply.fail(e),
+                Admission::Panic => {
+                    return self.run(&who, op, reply, |_, _| -> Result<T> { panic!("injected") }, send);
+                }
                 Admission::Park(rule) => {
                     let core = self.clone();
                     let resume = Box::new(move |wake| match wake {

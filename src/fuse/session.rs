@@ -89,11 +89,10 @@ impl Serving {
         self.0.as_ref().map_or(Path::new(""), |live| &live.mounted.path)
     }
 
-    /// A handle to tell the kernel what its caches may no longer hold; `None` once the session has ended. It holds a
-    /// descriptor: for server threads only.
-    pub(crate) fn notifier(&self) -> Option<Notifier> {
-        debug_assert!(server::on_server_thread(), "a notifier belongs to the server threads");
-        self.0.as_ref().and_then(|live| live.wire.state.lock().notifier.clone())
+    /// Waits until the session has ended by itself, because someone else took the mount away, at most for `limit`; whether
+    /// it has.
+    pub(crate) fn wait_ended(&self, limit: Duration) -> bool {
+        self.0.as_ref().is_none_or(|live| live.thread.wait(limit))
     }
 
     /// Unmounts and ends the session, within `patience`. If the mount was in use it is gone all the same, and the error

@@ -19,6 +19,17 @@ pub(super) fn private_fd_table() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives the calling thread a umask and a working directory of its own: none and the root. The mode of a new file is what
+/// the program asked for, whatever the umask of this process is, and no directory is kept busy.
+#[allow(unsafe_code)]
+pub(super) fn private_umask() {
+    // SAFETY: plain integers; the thread stops sharing these two with the others.
+    if unsafe { libc::unshare(libc::CLONE_FS) } == 0 {
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let _ = rustix::process::chdir("/");
+    }
+}
+
 /// Runs `f` with every signal blocked in this thread, so that a thread it starts inherits that from its first moment.
 ///
 /// Signals that an instruction raises stay open: blocked, they would kill the process without a word.

@@ -23,6 +23,7 @@ pub struct Fault {
 pub(crate) enum Effect {
     Fail(Errno),
     Hang,
+    Panic,
 }
 
 impl Fault {
@@ -35,6 +36,12 @@ impl Fault {
     /// longer than the wall-clock limit of [`Options::patience_parked`](crate::Options::patience_parked); then it fails with `EIO`.
     pub fn hang() -> Self {
         Fault { effect: Effect::Hang, on: Op::any(), path: None }
+    }
+
+    /// The handler panics: for the tests of chaosfs itself.
+    #[doc(hidden)]
+    pub fn panic() -> Self {
+        Fault { effect: Effect::Panic, on: Op::any(), path: None }
     }
 
     /// Only these operations; all of them when not called.
@@ -71,7 +78,13 @@ impl Rule {
             })
         });
         let glob = glob.transpose()?;
-        Ok(Rule { effect: fault.effect, on: fault.on, glob, text: format!("{fault:?}"), hits: AtomicU64::new(0) })
+        Ok(Rule {
+            effect: fault.effect,
+            on: fault.on,
+            glob,
+            text: format!("{fault:?}"),
+            hits: AtomicU64::new(0),
+        })
     }
 
     /// Whether the rule is meant for this operation, and counts it if so. `path` is only asked for where it matters.

@@ -1,12 +1,14 @@
-//! The integration tests: programs on real mounts, and what they are shown.
+//! One binary for all tests that mount: it links once, and its tests run side by side.
 //!
-//! One binary, so that it is linked once. Nothing here sleeps: time is the manual clock of a backing, or a condition with
-//! a deadline.
+//! Nothing here sleeps to wait: time is the manual clock of a backing, or a condition with a deadline.
+#![allow(clippy::disallowed_methods, reason = "tests put limits on real programs in real time")]
 
 mod ancestors;
 mod anomalies;
-#[cfg(any())]
 mod env;
+mod guard;
+mod preflight;
+mod processes;
 mod races;
 mod rules;
 mod support;

@@ -149,7 +149,6 @@ pub(crate) fn ofd_lock(file: &File, kind: i32) -> io::Result<()> {
 // ---- real time and processes -----------------------------------------------------------------------------------------
 
 /// Waits until `done` says so, at most [`PATIENCE`]. It looks again as soon as it can: the condition is cheap.
-#[allow(clippy::disallowed_methods)] // a deadline in real time, for what happens in real time
 pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
