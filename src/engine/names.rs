@@ -377,7 +377,6 @@ impl Engine {
         if let Some(losing) = losing {
             self.lost(st, who, new_dir, new_name, losing, visible, before);
         }
-        st.committed(object, version, who);
         Ok(version)
     }
 

@@ -170,6 +170,9 @@ impl Engine {
             .map(|b| Rebind { dir: b.dir, name: &b.name, before: b.before, after: b.after })
             .collect();
         let (version, visible) = st.world.bind(who.client, who.now, &rebinds);
+        for object in bindings.iter().filter_map(|b| b.after) {
+            st.committed(object, version, who);
+        }
         for (dir, before) in dirs.iter().zip(before) {
             if self.calendar.decides
                 && let Ok(fd) = st.dir_fd(*dir)
