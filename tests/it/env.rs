@@ -20,8 +20,15 @@ fn child() {
         "from_env" => Options::from_env().and_then(|o| {
             let backing = tempfile::tempdir().unwrap();
             let m = o.mount(backing.path())?;
-            let knobs = Knobs::default().meta_ttl(ms(250)).write_delay(ms(0)).rename_delay(ms(40)).drop_prob(0.25);
-            Ok(format!("{} {} {} {}", m.client_id(), m.seed(), m.knobs() == knobs, m.knobs() == Knobs::default()))
+            let knobs =
+                Knobs::default().meta_ttl(ms(250)).write_delay(ms(0)).rename_delay(ms(40)).drop_prob(0.25);
+            Ok(format!(
+                "{} {} {} {}",
+                m.client_id(),
+                m.seed(),
+                m.knobs() == knobs,
+                m.knobs() == Knobs::default()
+            ))
         }),
         // The same of one that is not asked to listen to it.
         "mount" => {

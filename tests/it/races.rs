@@ -10,7 +10,9 @@ use std::thread;
 use chaosfs::{Deed, Knobs, Mount, Op};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 
-use super::support::{NS, PATIENCE, Two, create_new, edit, errno, eventually, exists, get, ms, ofd_lock, open};
+use super::support::{
+    NS, PATIENCE, Two, create_new, edit, errno, eventually, exists, get, ms, ofd_lock, open,
+};
 
 const ROUNDS: usize = 100;
 /// After this, others see what a client of [`Knobs::eventual`] did to a name, unless they have it in their cache.
@@ -119,7 +121,10 @@ fn of_two_renames_of_a_token_one_wins_a_hundred_times() {
         let take = |m: &Mount| fs::rename(m.join("token"), m.join(m.client_id()));
         let won = clients(&two)[winner(round, both(&two, take), libc::ENOENT)];
         assert_eq!(get(won, won.client_id()), "the one");
-        assert!(clients(&two).iter().all(|m| !exists(m, "token")), "round {round}: both know that it is gone");
+        assert!(
+            clients(&two).iter().all(|m| !exists(m, "token")),
+            "round {round}: both know that it is gone"
+        );
         assert_eq!(fs::read_dir(two.backing.path()).unwrap().count(), 1);
         fs::rename(won.join(won.client_id()), won.join("token")).unwrap();
         two.pass(NAMES_TRAVEL.max(BELIEVED));
@@ -224,10 +229,14 @@ fn a_flock_that_ends_with_close_is_free_for_the_other_client_at_once() {
         let (one, other) = if round % 2 == 0 { (&two.a, &two.b) } else { (&two.b, &two.a) };
         let (held, wanted) = (open(one, "f"), open(other, "f"));
         flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
-        assert_eq!(flock(&wanted, FlockOperation::NonBlockingLockExclusive), Err(rustix::io::Errno::WOULDBLOCK));
+        assert_eq!(
+            flock(&wanted, FlockOperation::NonBlockingLockExclusive),
+            Err(rustix::io::Errno::WOULDBLOCK)
+        );
         // The kernel tells of it after `close` has returned.
         drop(held);
-        flock(&wanted, FlockOperation::NonBlockingLockExclusive).unwrap_or_else(|e| panic!("round {round}: {e}"));
+        flock(&wanted, FlockOperation::NonBlockingLockExclusive)
+            .unwrap_or_else(|e| panic!("round {round}: {e}"));
     }
 }
 
@@ -246,7 +255,9 @@ fn an_fcntl_lock_ends_with_any_close_of_the_file_by_its_process() {
 fn waits_in_fcntl(thread: rustix::process::Pid) {
     let call = Path::new("/proc/self/task").join(thread.to_string()).join("syscall");
     let number = format!("{} ", libc::SYS_fcntl);
-    eventually("the thread waits for the lock", || fs::read_to_string(&call).is_ok_and(|c| c.starts_with(&number)));
+    eventually("the thread waits for the lock", || {
+        fs::read_to_string(&call).is_ok_and(|c| c.starts_with(&number))
+    });
 }
 
 #[test]

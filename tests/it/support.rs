@@ -48,7 +48,8 @@ impl Two {
     }
 
     pub(crate) fn on(backing: Backing, a: Knobs, b: Knobs) -> Two {
-        let mount = |name: &str, knobs| backing.mount(Options::new().client_id(name).seed(1).knobs(knobs)).unwrap();
+        let mount =
+            |name: &str, knobs| backing.mount(Options::new().client_id(name).seed(1).knobs(knobs)).unwrap();
         Two { a: mount("a", a), b: mount("b", b), backing }
     }
 

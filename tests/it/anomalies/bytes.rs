@@ -5,7 +5,9 @@ use std::io::Write;
 
 use chaosfs::Knobs;
 
-use crate::support::{NFS, NS, Two, append, edit, exists, get, open, put, reread, secs, size, write, write_at};
+use crate::support::{
+    NFS, NS, Two, append, edit, exists, get, open, put, reread, secs, size, write, write_at,
+};
 
 // ---- 2: stale stat ---------------------------------------------------------------------------------------------------
 
