@@ -207,6 +207,12 @@ impl Engine {
         reply: LockReply,
     ) -> LockOutcome {
         let mut st = self.lock();
+        if !st.clients.contains_key(&who.client) {
+            // Asked again after a wait in which the mount went away.
+            drop(st);
+            reply(Err(Errno::EIO));
+            return LockOutcome::Done;
+        }
         let owner = Owner { client: who.client, id: owner };
         let flushed = self.flush_dirty(&mut st, who, object).map(drop);
         if let Err(e) = flushed {
@@ -246,7 +252,10 @@ impl Engine {
 
     /// Writes down that a request was refused because someone else holds the lock.
     pub(crate) fn lock_refused(&self, who: &Caller, object: ObjectId) {
-        let _ = self.lock().note(who, Op::Lock, object, Why::Truth, Err::<(), _>(Errno::EAGAIN));
+        let mut st = self.lock();
+        if st.clients.contains_key(&who.client) {
+            let _ = st.note(who, Op::Lock, object, Why::Truth, Err::<(), _>(Errno::EAGAIN));
+        }
     }
 
     /// Releases a range, after flushing: who gets the lock next must see what was written under it.

@@ -149,7 +149,9 @@ impl Engine {
         });
         let version = st.world.commit(who.client, object, visible, who.now, change);
         st.committed(object, version, who);
-        self.stay_within_budget(st, who);
+        // The past that this has added may be too much; unflushed bytes are dealt with where they are written.
+        let _ = st.world.enforce_budget();
+        st.note_collapse(who);
         version
     }
 
@@ -216,6 +218,7 @@ impl Engine {
         st.unused(id);
     }
 
+    /// Gives up pasts, and then flushes the oldest unflushed bytes, until memory is within the budget.
     pub(super) fn stay_within_budget(&self, st: &mut State, who: &Caller) {
         // Each flush frees what it flushed, so this ends; the bound is for the reader.
         for _ in 0..1024 {
