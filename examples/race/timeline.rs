@@ -1,0 +1,214 @@
+//! From the history of a backing to a few lines that tell what happened, and what was odd about it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use chaosfs::{Deed, Errno, Event, History, Op, Time, Why};
+
+/// Lines of one kind that are shown for one command.
+const SHOWN: usize = 5;
+
+/// Follows the history: what is changed by whom, and who is shown something older.
+#[derive(Default)]
+pub struct Watcher {
+    /// The number of the last event that was looked at.
+    seen: u64,
+    /// Who changed what last.
+    changes: HashMap<(Aspect, PathBuf), Change>,
+    /// Up to which event a client knows the truth about something.
+    knows: HashMap<(String, Aspect, PathBuf), u64>,
+    /// Written, and not flushed yet.
+    buffered: HashSet<(String, PathBuf)>,
+    /// What a client was shown although there was something newer.
+    misled: HashMap<(String, PathBuf), Change>,
+    totals: BTreeMap<&'static str, usize>,
+}
+
+/// What about a path: its name, its bytes and attributes, or the names in it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Aspect {
+    Name,
+    Bytes,
+    List,
+}
+
+#[derive(Clone)]
+struct Change {
+    number: u64,
+    at: Time,
+    by: String,
+    what: &'static str,
+}
+
+/// What one command did, in the order in which it was first done.
+#[derive(Default)]
+struct Turn {
+    touched: Vec<(PathBuf, &'static str)>,
+    odd: Vec<(String, usize)>,
+}
+
+impl Watcher {
+    /// What happened since the last call.
+    pub fn since_last(&mut self, history: &History) -> Vec<String> {
+        let mut turn = Turn::default();
+        for event in history.iter().filter(|e| e.number() > self.seen).cloned().collect::<Vec<_>>() {
+            self.judge(&event, &mut turn);
+            self.learn(&event, &mut turn);
+            self.seen = event.number();
+        }
+        turn.lines()
+    }
+
+    /// The same, without telling.
+    pub fn skip(&mut self, history: &History) {
+        self.since_last(history);
+        self.totals.clear();
+    }
+
+    pub fn summary(&self) -> String {
+        let all: Vec<String> = self.totals.iter().map(|(name, n)| format!("{name} {n}x")).collect();
+        if all.is_empty() { "none".into() } else { all.join(", ") }
+    }
+
+    /// Whether the event showed its client something that the other had changed before.
+    fn judge(&mut self, e: &Event, turn: &mut Turn) {
+        let (Deed::Op(op), Some(aspect)) = (e.deed(), aspect(e)) else { return };
+        let me = e.client().to_owned();
+        let key = (aspect, e.path());
+        let knows = (me.clone(), aspect, e.path());
+        let how = match e.why() {
+            Why::Cached(age) => format!("from a cache {:.1}s old", age.as_secs_f64()),
+            Why::Past => "its newest state is not visible yet".to_owned(),
+            _ => {
+                self.knows.insert(knows, e.number());
+                self.misled.remove(&(me, e.path()));
+                return;
+            }
+        };
+        let Some(change) = self.changes.get(&key).filter(|c| c.by != me) else { return };
+        if matches!(e.why(), Why::Cached(_)) && self.knows.get(&knows).is_some_and(|n| *n > change.number) {
+            return;
+        }
+        let missing = e.result() == Err(Errno::ENOENT);
+        let name = match (op, e.why()) {
+            (Op::Lookup, Why::Cached(_)) if missing => "negative dentry",
+            (Op::Lookup, _) if missing => "name not visible yet",
+            (Op::Lookup, _) if change.what == "removed" => "deleted file still there",
+            (Op::Lookup, _) => "replaced file still there",
+            (Op::Readdir, _) => "listing lag",
+            (Op::Read, _) => "stale read",
+            _ => "stale stat",
+        };
+        let Change { by, what, at, .. } = change;
+        turn.odd(format!("{name}: {} ({how}; {by} {what} it at {at})", show(&e.path())));
+        *self.totals.entry(name).or_default() += 1;
+        self.misled.insert((me, e.path()), change.clone());
+    }
+
+    /// Takes note of what the event changed.
+    fn learn(&mut self, e: &Event, turn: &mut Turn) {
+        if e.result().is_err() {
+            return;
+        }
+        let me = e.client().to_owned();
+        let path = e.path();
+        match e.deed() {
+            Deed::Op(Op::Create | Op::Mkdir | Op::Mknod | Op::Symlink) => self.renamed(e, &path, "created", turn),
+            Deed::Op(Op::Unlink | Op::Rmdir) => self.renamed(e, &path, "removed", turn),
+            Deed::Op(Op::Rename | Op::Link) => {
+                let to = e.to().unwrap_or_default();
+                let there = self.changes.contains_key(&(Aspect::Name, to.clone()));
+                self.overwrites(e, &to, turn);
+                self.renamed(e, &to, if there { "replaced" } else { "created" }, turn);
+                if e.deed() == Deed::Op(Op::Rename) {
+                    self.renamed(e, &path, "removed", turn);
+                }
+                self.changed(e, Aspect::Bytes, to, "replaced");
+            }
+            Deed::Op(Op::Write) if e.why() == Why::Buffered => {
+                self.buffered.insert((me, path.clone()));
+                turn.touch(path, "wrote");
+            }
+            Deed::Op(Op::Write | Op::Truncate | Op::Setattr | Op::CopyFileRange) => {
+                self.overwrites(e, &path, turn);
+                turn.touch(path.clone(), "wrote");
+                self.changed(e, Aspect::Bytes, path, "wrote");
+            }
+            Deed::WriteBack | Deed::Op(Op::Flush | Op::Fsync | Op::Lock) if self.buffered.remove(&(me.clone(), path.clone())) => {
+                self.overwrites(e, &path, turn);
+                self.changed(e, Aspect::Bytes, path, "wrote");
+            }
+            _ => {}
+        }
+    }
+
+    fn renamed(&mut self, e: &Event, path: &Path, what: &'static str, turn: &mut Turn) {
+        turn.touch(path.to_owned(), what);
+        self.changed(e, Aspect::Name, path.to_owned(), what);
+        self.changed(e, Aspect::List, path.parent().unwrap_or(Path::new("")).to_owned(), "changed");
+    }
+
+    fn changed(&mut self, e: &Event, aspect: Aspect, path: PathBuf, what: &'static str) {
+        let change = Change { number: e.number(), at: e.at(), by: e.client().to_owned(), what };
+        self.changes.insert((aspect, path), change);
+    }
+
+    /// Whether the event puts something new in place of what its client has never seen.
+    fn overwrites(&mut self, e: &Event, path: &Path, turn: &mut Turn) {
+        if let Some(change) = self.misled.remove(&(e.client().to_owned(), path.to_owned())) {
+            let Change { by, what, at, .. } = change;
+            turn.odd(format!("lost update: {} was overwritten unseen ({by} {what} it at {at})", show(path)));
+            *self.totals.entry("lost update").or_default() += 1;
+        }
+    }
+}
+
+/// What an operation that looks asks about.
+fn aspect(e: &Event) -> Option<Aspect> {
+    match e.deed() {
+        Deed::Op(Op::Lookup) => Some(Aspect::Name),
+        Deed::Op(Op::Read | Op::Getattr) => Some(Aspect::Bytes),
+        Deed::Op(Op::Readdir) => Some(Aspect::List),
+        _ => None,
+    }
+}
+
+fn show(path: &Path) -> String {
+    if path.as_os_str().is_empty() { "the top directory".into() } else { path.display().to_string() }
+}
+
+impl Turn {
+    /// What comes and goes within one turn is not told.
+    fn touch(&mut self, path: PathBuf, what: &'static str) {
+        match self.touched.iter().position(|(p, _)| *p == path) {
+            Some(i) if what == "removed" && self.touched[i].1 == "created" => drop(self.touched.remove(i)),
+            Some(i) if what != "wrote" => self.touched[i].1 = what,
+            Some(_) => {}
+            None => self.touched.push((path, what)),
+        }
+    }
+
+    fn odd(&mut self, text: String) {
+        match self.odd.iter_mut().find(|(t, _)| *t == text) {
+            Some((_, n)) => *n += 1,
+            None => self.odd.push((text, 1)),
+        }
+    }
+
+    fn lines(self) -> Vec<String> {
+        let mut lines: Vec<String> = self.odd.iter().take(SHOWN).map(|(text, _)| format!("! {text}")).collect();
+        if self.odd.len() > SHOWN {
+            lines.push(format!("! ... and {} more like these", self.odd.len() - SHOWN));
+        }
+        let mut all: Vec<String> = self.touched.iter().map(|(path, what)| format!("{what} {}", show(path))).collect();
+        let more = all.len().saturating_sub(SHOWN);
+        all.truncate(SHOWN);
+        if more > 0 {
+            all.push(format!("and {more} more"));
+        }
+        if !all.is_empty() {
+            lines.push(format!("> {}", all.join(", ")));
+        }
+        lines
+    }
+}
