@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -24,7 +24,7 @@ use crate::options::{Options, keep_from_env};
 /// whether they were made through it or not. Clones are the same one; it lives as long as any of them or a mount does.
 ///
 /// ```no_run
-/// # use std::time::Instant;
+/// # use std::time::{Duration, Instant};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use chaosfs::{Backing, Clock, Knobs, Options};
 ///
@@ -60,6 +60,9 @@ impl fmt::Debug for Shared {
         f.debug_struct("Shared").field("path", &self.path).finish_non_exhaustive()
     }
 }
+
+/// The longest that `settle` waits in real time.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Every backing that is open in this process, by device and inode number.
 static OPEN: LazyLock<Mutex<HashMap<(u64, u64), Weak<Shared>>>> = LazyLock::new(Mutex::default);
@@ -284,7 +287,8 @@ impl Backing {
     /// clock, waits on the system's) until every delay and every TTL is over. After it every view equals the truth.
     ///
     /// # Errors
-    /// [`Error::CannotSettle`] when an operation hangs; release it first.
+    /// [`Error::CannotSettle`] when an operation hangs (release it first), or when it would take for ever, or more than a
+    /// minute of real time (use a manual clock or [`settle_now`](Backing::settle_now)).
     pub fn settle(&self) -> Result<()> {
         self.refuse_parked()?;
         let now = self.clock().now();
@@ -293,7 +297,15 @@ impl Backing {
             shared.drain_all();
             shared.engine.flush_all(now)
         });
-        self.clock().advance(settled.since(now));
+        let wait = settled.since(now);
+        if settled == Time::NEVER || (!self.clock().is_manual() && wait > LONGEST_WAIT) {
+            let why = format!(
+                "it takes {} s until the last delay and the last TTL are over\n  help: use `settle_now()`, or a manual clock",
+                wait.as_secs()
+            );
+            return Err(Error::CannotSettle { path: self.path().to_owned(), why });
+        }
+        self.clock().advance(wait);
         let (shared, now) = (self.shared.clone(), self.clock().now());
         server::call(move || shared.engine.expire(now));
         Ok(())

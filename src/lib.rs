@@ -20,6 +20,8 @@ pub use clock::Clock;
 pub use errno::{Errno, UnknownErrno};
 pub use error::{BackingProblem, Error, HeldBy, Holder, MountpointProblem, Result};
 pub use fault::FaultGuard;
+#[doc(hidden)]
+pub use model::bench as model_bench;
 pub use model::fault::Fault;
 pub use model::history::{Deed, Event, History, Why};
 pub use model::ids::Version;

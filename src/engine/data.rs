@@ -236,11 +236,9 @@ impl Engine {
         size: u64,
         handle: Option<Handle>,
     ) -> Result<()> {
-        let flushed = self.flush_dirty(st, who, object);
-        // What is cut off anyway need not have been flushed.
-        if size > 0 {
-            flushed?;
-        }
+        // What is cut off anyway need not be flushed.
+        st.world.truncate_dirty(who.client, object, size);
+        self.flush_dirty(st, who, object)?;
         let open = handle.and_then(|h| st.file(who, h).ok()).or_else(|| st.writer(who, object));
         let file = match open.filter(|f| f.access != Access::Read) {
             Some(file) => file,

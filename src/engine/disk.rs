@@ -152,9 +152,10 @@ pub(crate) fn create(dir: BorrowedFd<'_>, name: &OsStr, mode: u32, sync: bool) -
     Ok(fs::openat(dir, name, flags, Mode::from_raw_mode(mode & 0o7777))?)
 }
 
-/// The path of an object by its descriptor: following it leads to that object and nowhere else.
+/// The path of an object by its descriptor: following it leads to that object and nowhere else. Of this thread, not of the
+/// process: threads may have descriptor tables of their own.
 fn proc_path(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
+    format!("/proc/thread-self/fd/{}", fd.as_raw_fd())
 }
 
 // ---- names -----------------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ impl Engine {
         )?;
         let (fd, id) = made.ok_or(Errno::EIO)?;
         if exclusive {
-            st.world.bound_exclusively(id);
+            st.world.bound_exclusively(id, dir, name);
         }
         let attr = disk::stat_fd(&fd)?.attr;
         let file = OpenFile { client: who.client, object: id, fd, access: Access::ReadWrite, flags };

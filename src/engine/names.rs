@@ -193,7 +193,7 @@ impl Engine {
             Ok(vec![Binding { dir, name: name.clone(), before: None, after: Some(object) }])
         })?;
         self.after(st, who, object, visible, before);
-        st.world.bound_exclusively(object);
+        st.world.bound_exclusively(object, dir, name);
         self.shown(st, who, object, None)
     }
 

@@ -89,13 +89,6 @@ impl Serving {
         self.0.as_ref().map_or(Path::new(""), |live| &live.mounted.path)
     }
 
-    /// A handle to tell the kernel what its caches may no longer hold; `None` once the session has ended. It holds a
-    /// descriptor: for server threads only.
-    pub(crate) fn notifier(&self) -> Option<Notifier> {
-        debug_assert!(server::on_server_thread(), "a notifier belongs to the server threads");
-        self.0.as_ref().and_then(|live| live.wire.state.lock().notifier.clone())
-    }
-
     /// Unmounts and ends the session, within `patience`. If the mount was in use it is gone all the same, and the error
     /// says who used it.
     pub(crate) fn stop(mut self, patience: Duration) -> Result<(), Error> {

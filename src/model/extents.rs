@@ -17,10 +17,6 @@ impl Extents {
         self.bytes
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
-    }
-
     /// The offset after the last byte held; 0 when none is.
     pub(crate) fn end(&self) -> u64 {
         self.pieces.last_key_value().map_or(0, |(at, piece)| at + piece.len() as u64)
@@ -44,26 +40,33 @@ impl Extents {
         self.clear(at, end);
         self.bytes += data.len();
         // Appending is what logs do all day: grow the piece in place.
-        if let Some((start, piece)) = self.pieces.range_mut(..at).next_back() {
-            if start + piece.len() as u64 == at {
-                piece.extend_from_slice(data);
-                return;
-            }
+        if let Some((start, piece)) = self.pieces.range_mut(..at).next_back()
+            && start + piece.len() as u64 == at
+        {
+            piece.extend_from_slice(data);
+            return;
         }
         self.pieces.insert(at, data.to_vec());
     }
 
     /// Puts `data` at `at` where nothing is held yet; what is held already stays.
     pub(crate) fn write_below(&mut self, at: u64, data: &[u8]) {
-        let mut below = Extents::default();
-        below.write(at, data);
-        for (at, piece) in &self.pieces {
-            if below.end() > *at && below.pieces.first_key_value().is_some_and(|(b, _)| *b < at + piece.len() as u64) {
-                below.clear(*at, at + piece.len() as u64);
+        let Some(end) = at.checked_add(data.len() as u64) else { return };
+        // Only the pieces in the way are looked at: a file overwritten piece by piece has many.
+        let first = self.pieces.range(..=at).next_back().map_or(at, |(start, _)| *start);
+        let mut gaps = Vec::new();
+        let mut from = at;
+        for (start, piece) in self.pieces.range(first..end.max(first)) {
+            if *start > from {
+                gaps.push((from, *start));
             }
+            from = from.max(start + piece.len() as u64);
         }
-        for (at, piece) in below.pieces {
-            self.write(at, &piece);
+        if from < end {
+            gaps.push((from, end));
+        }
+        for (from, to) in gaps {
+            self.write(from, &data[(from - at) as usize..(to - at) as usize]);
         }
     }
 

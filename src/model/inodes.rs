@@ -17,8 +17,12 @@ use super::time::Time;
 #[derive(Clone, Debug)]
 struct Commit {
     version: Version,
+    /// The first of the commits that were merged into this one; its key in `Inodes::order`.
+    first: Version,
     author: ClientId,
     visible: Time,
+    /// R6: when a name becomes visible that must not be seen without this. Older versions are not believed after it.
+    carried: Time,
     after: Attr,
     overwritten: Extents,
 }
@@ -38,7 +42,8 @@ impl Register {
     /// R2: the version that a client sees if it asks now; none when that is the newest.
     fn seen(&self, client: ClientId, now: Time) -> Option<Version> {
         let told = self.revealed.iter().find(|(c, _)| *c == client).map_or(Version(0), |(_, v)| *v);
-        let last = self.commits.iter().rposition(|c| c.author == client || c.visible <= now || c.version <= told);
+        let last =
+            self.commits.iter().rposition(|c| c.author == client || c.visible <= now || c.version <= told);
         match last {
             Some(i) if i + 1 == self.commits.len() => None,
             Some(i) => Some(self.commits[i].version),
@@ -108,7 +113,6 @@ impl Inodes {
                 }
                 self.bytes += last.overwritten.bytes() - had;
                 last.after = after;
-                self.order.push_back((version, object));
                 last.version = version;
                 return;
             }
@@ -116,7 +120,16 @@ impl Inodes {
         register.looked = false;
         self.bytes += overwritten.bytes() + COMMIT_COST;
         self.order.push_back((version, object));
-        register.commits.push_back(Commit { version, author, visible, after, overwritten });
+        let carried = Time::NEVER;
+        register.commits.push_back(Commit {
+            version,
+            first: version,
+            author,
+            visible,
+            carried,
+            after,
+            overwritten,
+        });
     }
 
     /// Which version `client` sees if it asks now, and its attributes, where that is not the truth.
@@ -135,11 +148,17 @@ impl Inodes {
     /// The attributes at `version`; none when they are those of the disk.
     pub(crate) fn attr_at(&self, object: ObjectId, version: Version) -> Option<&Attr> {
         let register = self.registers.get(&object)?;
-        match register.commits.iter().rposition(|c| c.version <= version) {
-            Some(i) if i + 1 == register.commits.len() => None,
-            Some(i) => Some(&register.commits[i].after),
-            None => Some(&register.base),
+        match register.commits.partition_point(|c| c.version <= version) {
+            0 => Some(&register.base),
+            n if n == register.commits.len() => None,
+            n => Some(&register.commits[n - 1].after),
         }
+    }
+
+    /// R6: when `version` must not be believed any more because of a name that carries a newer one.
+    pub(crate) fn believable(&self, object: ObjectId, version: Version) -> Time {
+        let commits = self.registers.get(&object).into_iter().flat_map(|r| &r.commits).rev();
+        commits.take_while(|c| c.version > version).map(|c| c.carried).min().unwrap_or(Time::NEVER)
     }
 
     /// Turns bytes of the truth, read at `at`, into those of `version`.
@@ -148,11 +167,19 @@ impl Inodes {
         for commit in register.commits.iter().rev().take_while(|c| c.version > version) {
             commit.overwritten.overlay(at, buf);
         }
+        // Past the end of that version there was nothing yet, also where a longer file has bytes now: a client whose own
+        // unflushed bytes begin further out sees zeros up to them.
+        if let Some(attr) = self.attr_at(object, version) {
+            let kept = attr.size.saturating_sub(at).min(buf.len() as u64) as usize;
+            buf[kept..].fill(0);
+        }
     }
 
     /// R4: the server has told `client` how this object stands.
     pub(crate) fn reveal(&mut self, client: ClientId, object: ObjectId) {
         let Some(register) = self.registers.get_mut(&object) else { return };
+        // Told of this commit, not of one that would be merged into it later.
+        register.looked = true;
         let newest = register.commits.back().map_or(Version(0), |c| c.version);
         match register.revealed.iter_mut().find(|(c, _)| *c == client) {
             Some((_, told)) => *told = newest,
@@ -160,33 +187,39 @@ impl Inodes {
         }
     }
 
-    /// R6: what has been committed so far is visible to everyone by `by`.
-    pub(crate) fn hurry(&mut self, object: ObjectId, by: Time) {
-        for commit in self.registers.get_mut(&object).into_iter().flat_map(|r| &mut r.commits) {
+    /// R6: what has been committed so far is visible to everyone by `by`. Answers the newest of it.
+    pub(crate) fn hurry(&mut self, object: ObjectId, by: Time) -> Option<Version> {
+        let register = self.registers.get_mut(&object)?;
+        for commit in &mut register.commits {
             commit.visible = commit.visible.min(by);
+            commit.carried = commit.carried.min(by);
         }
+        register.commits.back().map(|c| c.version)
     }
 
     /// Lets go of what nobody can be shown any more; `held` says whether someone holds on to a version before the given.
     pub(crate) fn fold(&mut self, object: ObjectId, now: Time, held: impl Fn(Version) -> bool) {
         let Some(register) = self.registers.get_mut(&object) else { return };
-        while let Some(first) = register.commits.front() {
-            let newer_is_visible = register.commits.iter().any(|c| c.visible <= now);
-            if !newer_is_visible || held(first.version) {
+        // What is before the last visible commit is seen by nobody who asks now.
+        let ended = register.commits.iter().rposition(|c| c.visible <= now).map_or(0, |last| last + 1);
+        for _ in 0..ended {
+            if register.commits.front().is_none_or(|c| held(c.version)) {
                 return;
             }
-            let Some(first) = register.commits.pop_front() else { break };
+            let Some(first) = register.commits.pop_front() else { return };
             self.bytes -= first.overwritten.bytes() + COMMIT_COST;
             register.base = first.after;
         }
-        self.registers.remove(&object);
+        if register.commits.is_empty() {
+            self.registers.remove(&object);
+        }
     }
 
     /// Gives up the oldest commit: everyone sees the state after it from now on. False when there is none.
     pub(crate) fn collapse(&mut self) -> Option<ObjectId> {
         while let Some((version, object)) = self.order.pop_front() {
             let Some(register) = self.registers.get_mut(&object) else { continue };
-            if register.commits.front().is_none_or(|c| c.version > version) {
+            if register.commits.front().is_none_or(|c| c.first > version) {
                 continue;
             }
             let Some(first) = register.commits.pop_front() else { continue };
@@ -206,7 +239,7 @@ impl Inodes {
         if self.order.len() > 1024 + 2 * held {
             let registers = &self.registers;
             self.order.retain(|(v, o)| {
-                registers.get(o).is_some_and(|r| r.commits.front().is_some_and(|c| c.version <= *v))
+                registers.get(o).is_some_and(|r| r.commits.front().is_some_and(|c| c.first <= *v))
             });
         }
     }

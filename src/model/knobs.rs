@@ -155,11 +155,6 @@ impl Knobs {
         self
     }
 
-    /// The longest that anything this client does or believes stays behind the truth.
-    pub(crate) fn longest_lag(&self) -> Duration {
-        self.file_ttl.max(self.dir_ttl).max(self.negative_ttl) + self.write_delay.max(self.rename_delay)
-    }
-
     /// Whether this client may be shown something older than the truth although nobody delays anything.
     pub(crate) fn caches(&self) -> bool {
         !(self.file_ttl.is_zero() && self.dir_ttl.is_zero() && self.negative_ttl.is_zero())

@@ -5,6 +5,7 @@
 //! tested as arithmetic, and the same calls in the same order give the same answers.
 
 pub(crate) mod attr;
+pub mod bench;
 pub(crate) mod draw;
 pub(crate) mod extents;
 pub(crate) mod fault;
@@ -18,5 +19,8 @@ pub(crate) mod op;
 pub(crate) mod time;
 pub(crate) mod view;
 mod world;
+
+#[cfg(test)]
+mod tests;
 
 pub(crate) use world::{Found, Rebind, Sight, World};

@@ -20,6 +20,7 @@ const CACHED: usize = 65_536;
 struct Dent {
     value: Option<ObjectId>,
     fetched: Time,
+    until: Time,
 }
 
 /// A believed version of an object: its attributes, and with them its bytes.
@@ -28,7 +29,7 @@ pub(crate) struct Pin {
     pub(crate) version: Version,
     pub(crate) attr: Attr,
     pub(crate) fetched: Time,
-    /// R6: not believed from here on, whatever the TTL.
+    /// R5, R6: not believed from here on.
     until: Time,
 }
 
@@ -46,7 +47,15 @@ pub(crate) type Listing = Arc<Vec<Entry>>;
 #[derive(Default, Debug)]
 struct Dir {
     dents: Map<Name, Dent>,
-    listing: Option<(Listing, Time)>,
+    listing: Option<Believed>,
+}
+
+/// A believed listing.
+#[derive(Debug)]
+struct Believed {
+    listing: Listing,
+    fetched: Time,
+    until: Time,
 }
 
 /// Bytes that a client has written and not flushed.
@@ -72,30 +81,41 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn new(client: ClientId, knobs: Knobs) -> Self {
-        View {
-            client,
-            knobs,
-            dirs: Map::default(),
-            names: 0,
-            pins: Map::default(),
-            dirty: Map::default(),
-        }
+        View { client, knobs, dirs: Map::default(), names: 0, pins: Map::default(), dirty: Map::default() }
     }
 
     pub(crate) fn ttl(&self, kind: Kind) -> Duration {
-        if kind == Kind::Directory { self.knobs.dir_ttl } else { self.knobs.file_ttl }
+        object_ttl(&self.knobs, kind)
+    }
+
+    /// Shorter TTLs end what is believed now; longer ones do not bring back what has ended, for its past may be gone, and
+    /// something newer may have been shown since.
+    pub(crate) fn set_knobs(&mut self, knobs: Knobs) {
+        self.knobs = knobs;
+        for dir in self.dirs.values_mut() {
+            for dent in dir.dents.values_mut() {
+                dent.until = dent.until.min(dent.fetched.after(name_ttl(&knobs, dent.value)));
+            }
+            if let Some(believed) = &mut dir.listing {
+                believed.until = believed.until.min(believed.fetched.after(knobs.dir_ttl));
+            }
+        }
+        for pin in self.pins.values_mut() {
+            pin.until = pin.until.min(pin.fetched.after(object_ttl(&knobs, pin.attr.kind)));
+        }
     }
 
     /// R5: the believed value of a name and its age, unless it is too old.
     pub(crate) fn name(&self, dir: ObjectId, name: &[u8], now: Time) -> Option<(Option<ObjectId>, Duration)> {
         let dent = self.dirs.get(&dir)?.dents.get(name)?;
-        let ttl = if dent.value.is_some() { self.knobs.dir_ttl } else { self.knobs.negative_ttl };
-        (now < dent.fetched.after(ttl)).then(|| (dent.value, now.since(dent.fetched)))
+        (now < dent.until).then(|| (dent.value, now.since(dent.fetched)))
     }
 
     pub(crate) fn believe_name(&mut self, dir: ObjectId, name: &Name, value: Option<ObjectId>, now: Time) {
-        let ttl = if value.is_some() { self.knobs.dir_ttl } else { self.knobs.negative_ttl };
+        let ttl = name_ttl(&self.knobs, value);
         if ttl.is_zero() {
+            // What was believed before is older than what was shown now.
+            self.forget_name(dir, name.as_bytes());
             return;
         }
         if self.names >= CACHED {
@@ -103,7 +123,7 @@ impl View {
             self.names = 0;
         }
         let dents = &mut self.dirs.entry(dir).or_default().dents;
-        if dents.insert(name.clone(), Dent { value, fetched: now }).is_none() {
+        if dents.insert(name.clone(), Dent { value, fetched: now, until: now.after(ttl) }).is_none() {
             self.names += 1;
         }
     }
@@ -132,30 +152,41 @@ impl View {
 
     /// R5: the believed listing of a directory, unless it is too old.
     pub(crate) fn listing(&self, dir: ObjectId, now: Time) -> Option<(Listing, Duration)> {
-        let (listing, fetched) = self.dirs.get(&dir)?.listing.as_ref()?;
-        (now < fetched.after(self.knobs.dir_ttl)).then(|| (listing.clone(), now.since(*fetched)))
+        let believed = self.dirs.get(&dir)?.listing.as_ref()?;
+        (now < believed.until).then(|| (believed.listing.clone(), now.since(believed.fetched)))
     }
 
     pub(crate) fn believe_listing(&mut self, dir: ObjectId, listing: &Listing, now: Time) {
         if !self.knobs.dir_ttl.is_zero() {
-            self.dirs.entry(dir).or_default().listing = Some((listing.clone(), now));
+            let until = now.after(self.knobs.dir_ttl);
+            let believed = Believed { listing: listing.clone(), fetched: now, until };
+            self.dirs.entry(dir).or_default().listing = Some(believed);
         }
     }
 
     /// R5: the believed version of an object, unless it is too old.
     pub(crate) fn pin(&self, object: ObjectId, now: Time) -> Option<&Pin> {
         let pin = self.pins.get(&object)?;
-        (now < pin.fetched.after(self.ttl(pin.attr.kind)).min(pin.until)).then_some(pin)
+        (now < pin.until).then_some(pin)
     }
 
-    pub(crate) fn believe(&mut self, object: ObjectId, version: Version, attr: Attr, now: Time) {
-        if self.ttl(attr.kind).is_zero() {
+    /// `until` is when the version must not be believed any more, whatever the TTL (R6).
+    pub(crate) fn believe(
+        &mut self,
+        object: ObjectId,
+        version: Version,
+        attr: Attr,
+        (now, until): (Time, Time),
+    ) {
+        let ttl = object_ttl(&self.knobs, attr.kind);
+        if ttl.is_zero() {
+            self.forget(object);
             return;
         }
         if self.pins.len() >= CACHED {
             self.pins.clear();
         }
-        self.pins.insert(object, Pin { version, attr, fetched: now, until: Time::NEVER });
+        self.pins.insert(object, Pin { version, attr, fetched: now, until: now.after(ttl).min(until) });
     }
 
     pub(crate) fn forget(&mut self, object: ObjectId) {
@@ -167,9 +198,9 @@ impl View {
         self.pins.contains_key(&object) || self.dirty.contains_key(&object)
     }
 
-    /// R6: the believed version is not believed after `by`.
-    pub(crate) fn hurry(&mut self, object: ObjectId, by: Time) {
-        if let Some(pin) = self.pins.get_mut(&object) {
+    /// R6: a version older than `newest` is not believed after `by`.
+    pub(crate) fn hurry(&mut self, object: ObjectId, newest: Version, by: Time) {
+        if let Some(pin) = self.pins.get_mut(&object).filter(|pin| pin.version < newest) {
             pin.until = pin.until.min(by);
         }
     }
@@ -182,7 +213,12 @@ impl View {
     }
 
     /// R8: `attr` with this client's own unflushed bytes in it. `stamp` turns the time of the last write into a file's.
-    pub(crate) fn with_own(&self, object: ObjectId, mut attr: Attr, stamp: impl Fn(Time) -> super::attr::Stamp) -> Attr {
+    pub(crate) fn with_own(
+        &self,
+        object: ObjectId,
+        mut attr: Attr,
+        stamp: impl Fn(Time) -> super::attr::Stamp,
+    ) -> Attr {
         if let Some(dirty) = self.dirty.get(&object) {
             attr.size = attr.size.max(dirty.extents.end());
             attr.mtime = stamp(dirty.last);
@@ -193,10 +229,19 @@ impl View {
 
     /// When the last thing believed stops being believed.
     pub(crate) fn latest(&self, now: Time) -> Option<Time> {
-        let ttl = self.knobs.file_ttl.max(self.knobs.dir_ttl).max(self.knobs.negative_ttl);
         let dirs = self.dirs.values();
-        let fetched = dirs.flat_map(|d| d.dents.values().map(|e| e.fetched).chain(d.listing.as_ref().map(|l| l.1)));
-        let last = fetched.chain(self.pins.values().map(|p| p.fetched)).max()?.after(ttl);
-        (last > now).then_some(last)
+        let names =
+            dirs.flat_map(|d| d.dents.values().map(|e| e.until).chain(d.listing.as_ref().map(|l| l.until)));
+        names.chain(self.pins.values().map(|p| p.until)).max().filter(|last| *last > now)
     }
+}
+
+/// R5: how long a name is believed that was found to stand for `value`.
+fn name_ttl(knobs: &Knobs, value: Option<ObjectId>) -> Duration {
+    if value.is_some() { knobs.dir_ttl } else { knobs.negative_ttl }
+}
+
+/// R5: how long an object is believed.
+fn object_ttl(knobs: &Knobs, kind: Kind) -> Duration {
+    if kind == Kind::Directory { knobs.dir_ttl } else { knobs.file_ttl }
 }

@@ -1,12 +1,14 @@
 //! The whole model of one backing directory: the registers of names and objects, every client's view of them, and what
 //! is due when. The engine asks it before and tells it after everything that it does to the disk.
 
-use std::collections::BTreeSet;
+mod limits;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::attr::Attr;
 use super::extents::Extents;
-use super::hash::{Map, Set};
+use super::hash::Map;
 use super::ids::{ClientId, Name, ObjectId, Version};
 use super::inodes::{Change, Inodes};
 use super::knobs::Knobs;
@@ -48,8 +50,10 @@ pub(crate) struct World {
     names: Names,
     inodes: Inodes,
     views: Map<ClientId, View>,
-    /// R7: objects whose name was bound by `O_EXCL` or `link`.
-    exclusive: Set<ObjectId>,
+    /// R7: the names of an object that were bound by `O_EXCL` or `link`.
+    exclusive: Map<ObjectId, Vec<(ObjectId, Name)>>,
+    /// Removed objects with such names, which someone may still be shown.
+    erased: VecDeque<ObjectId>,
     /// When which client's unflushed bytes of which object are flushed.
     due: BTreeSet<(Time, ClientId, ObjectId)>,
     dirty_bytes: usize,
@@ -65,7 +69,8 @@ impl World {
             names: Names::default(),
             inodes: Inodes::default(),
             views: Map::default(),
-            exclusive: Set::default(),
+            exclusive: Map::default(),
+            erased: VecDeque::new(),
             due: BTreeSet::new(),
             dirty_bytes: 0,
             budget,
@@ -98,7 +103,7 @@ impl World {
     /// New knobs bind operations that start from now on; what is due already stays due.
     pub(crate) fn set_knobs(&mut self, client: ClientId, knobs: Knobs) {
         if let Some(view) = self.views.get_mut(&client) {
-            view.knobs = knobs;
+            view.set_knobs(knobs);
         }
     }
 
@@ -118,13 +123,15 @@ impl World {
     // ---- names ---------------------------------------------------------------------------------------------------
 
     /// R5, R2: what `client` sees of a name, without taking note of it.
-    pub(crate) fn peek_name(&self, client: ClientId, dir: ObjectId, name: &Name, now: Time) -> Sight<Option<ObjectId>> {
-        let view = &self.views[&client];
-        if let Some((value, age)) = view.name(dir, name.as_bytes(), now) {
-            let guarded = view.knobs.exclusive_fresh && value.is_some_and(|o| self.exclusive.contains(&o));
-            if !guarded {
-                return Sight::Cached(value, age);
-            }
+    pub(crate) fn peek_name(
+        &self,
+        client: ClientId,
+        dir: ObjectId,
+        name: &Name,
+        now: Time,
+    ) -> Sight<Option<ObjectId>> {
+        if let Some((value, age)) = self.views[&client].name(dir, name.as_bytes(), now) {
+            return Sight::Cached(value, age);
         }
         self.names.past(client, dir, name.as_bytes(), now).map_or(Sight::Truth, Sight::Past)
     }
@@ -138,8 +145,22 @@ impl World {
         seen
     }
 
-    pub(crate) fn believe_name(&mut self, c: ClientId, dir: ObjectId, name: &Name, value: Option<ObjectId>, now: Time) {
-        self.me(c).believe_name(dir, name, value, now);
+    pub(crate) fn believe_name(
+        &mut self,
+        c: ClientId,
+        dir: ObjectId,
+        name: &Name,
+        value: Option<ObjectId>,
+        now: Time,
+    ) {
+        if value.is_some_and(|object| self.is_exclusive(object, dir, name))
+            && self.views[&c].knobs.exclusive_fresh
+        {
+            // R7: asked for afresh next time. What was believed before is older than what was shown now.
+            self.me(c).forget_name(dir, name.as_bytes());
+        } else {
+            self.me(c).believe_name(dir, name, value, now);
+        }
     }
 
     pub(crate) fn forget_name(&mut self, client: ClientId, dir: ObjectId, name: &Name) {
@@ -154,7 +175,9 @@ impl World {
 
     /// Whether anyone but `author` may still be shown an object after it has lost its last name.
     pub(crate) fn removal_is_seen_late(&self, author: ClientId) -> bool {
+        // Another of its names may have been removed by someone else, visibly later.
         !self.views[&author].knobs.rename_delay.is_zero()
+            || self.names.len() > 0
             || self.views.values().any(|v| v.client != author && v.knobs.caches())
     }
 
@@ -164,6 +187,7 @@ impl World {
         let visible = now.after(knobs.rename_delay);
         let version = self.next();
         self.names.expire(now);
+        self.forget_erased();
         for change in changes {
             let late = visible > now || self.names.has_past(change.dir, change.name.as_bytes());
             if late {
@@ -171,7 +195,9 @@ impl World {
                 self.names.commit((change.dir, change.name), (version, author), values, visible);
             }
             if let Some(object) = change.after {
-                self.exclusive.remove(&object);
+                if let Some(names) = self.exclusive.get_mut(&object) {
+                    names.retain(|(d, n)| (*d, n) != (change.dir, change.name));
+                }
                 self.hurry(author, object, visible, knobs.reorder);
             }
             // Own changes make the author look at the directory afresh (R5).
@@ -187,19 +213,46 @@ impl World {
         if reorder {
             return;
         }
-        self.inodes.hurry(object, visible);
+        let Some(newest) = self.inodes.hurry(object, visible) else { return };
         for view in self.views.values_mut() {
-            view.hurry(object, visible);
+            view.hurry(object, newest, visible);
         }
     }
 
     /// R7: the name that was just bound to `object` was bound exclusively.
-    pub(crate) fn bound_exclusively(&mut self, object: ObjectId) {
-        self.exclusive.insert(object);
+    pub(crate) fn bound_exclusively(&mut self, object: ObjectId, dir: ObjectId, name: &Name) {
+        self.exclusive.entry(object).or_default().push((dir, name.clone()));
+    }
+
+    fn is_exclusive(&self, object: ObjectId, dir: ObjectId, name: &Name) -> bool {
+        self.exclusive.get(&object).is_some_and(|names| names.iter().any(|(d, n)| *d == dir && n == name))
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembers_exclusive_names(&self) -> bool {
+        !self.exclusive.is_empty()
+    }
+
+    /// Lets go of the exclusive names of removed objects when nobody is shown them any more.
+    fn forget_erased(&mut self) {
+        while let Some(object) = self.erased.front() {
+            let mut names = self.exclusive.get(object).into_iter().flatten();
+            if names.any(|(dir, name)| self.names.has_past(*dir, name.as_bytes())) {
+                return;
+            }
+            self.exclusive.remove(object);
+            self.erased.pop_front();
+        }
     }
 
     /// R4: the server has told `client` how a name and the object behind it stand.
-    pub(crate) fn reveal_name(&mut self, client: ClientId, dir: ObjectId, name: &Name, object: Option<ObjectId>) {
+    pub(crate) fn reveal_name(
+        &mut self,
+        client: ClientId,
+        dir: ObjectId,
+        name: &Name,
+        object: Option<ObjectId>,
+    ) {
         self.names.reveal(client, dir, name.as_bytes());
         self.me(client).forget_name(dir, name.as_bytes());
         if let Some(object) = object {
@@ -208,7 +261,12 @@ impl World {
     }
 
     /// The names of a directory that `client` does not see as they are on the disk.
-    pub(crate) fn pasts(&mut self, client: ClientId, dir: ObjectId, now: Time) -> Vec<(Name, Option<ObjectId>)> {
+    pub(crate) fn pasts(
+        &mut self,
+        client: ClientId,
+        dir: ObjectId,
+        now: Time,
+    ) -> Vec<(Name, Option<ObjectId>)> {
         self.names.expire(now);
         self.names.pasts(client, dir, now)
     }
@@ -239,7 +297,13 @@ impl World {
 
     /// R5, R2: what `client` sees of an object, without its own unflushed bytes. After `Truth` the engine looks at the
     /// disk and tells [`Self::believe`]. `fresh` asks the server whatever the cache says.
-    pub(crate) fn object(&mut self, client: ClientId, object: ObjectId, now: Time, fresh: bool) -> Sight<Found> {
+    pub(crate) fn object(
+        &mut self,
+        client: ClientId,
+        object: ObjectId,
+        now: Time,
+        fresh: bool,
+    ) -> Sight<Found> {
         self.fold(object, now);
         if fresh {
             self.me(client).forget(object);
@@ -249,7 +313,8 @@ impl World {
             self.inodes.looked(object);
         }
         if let Sight::Past(Found { version, attr }) = seen {
-            self.me(client).believe(object, version, attr, now);
+            let until = self.inodes.believable(object, version);
+            self.me(client).believe(object, version, attr, (now, until));
         }
         seen
     }
@@ -257,7 +322,7 @@ impl World {
     /// The client was shown the disk's state of an object.
     pub(crate) fn believe(&mut self, client: ClientId, object: ObjectId, attr: Attr, now: Time) -> Found {
         let version = self.newest;
-        self.me(client).believe(object, version, attr, now);
+        self.me(client).believe(object, version, attr, (now, Time::NEVER));
         Found { version, attr }
     }
 
@@ -276,7 +341,13 @@ impl World {
     }
 
     /// Whether a commit by `author` needs its past recorded: someone may have to be shown what was before.
-    pub(crate) fn needs_past(&mut self, author: ClientId, object: ObjectId, visible: Time, now: Time) -> bool {
+    pub(crate) fn needs_past(
+        &mut self,
+        author: ClientId,
+        object: ObjectId,
+        visible: Time,
+        now: Time,
+    ) -> bool {
         self.fold(object, now);
         visible > now
             || self.inodes.has_past(object)
@@ -315,116 +386,11 @@ impl World {
         self.inodes.has_past(object) || self.views.values().any(|v| v.knows(object))
     }
 
-    /// The object is gone from the truth and from every memory.
+    /// The object is gone from the truth. Whoever is still shown its exclusive names must not believe them (R7), so they
+    /// are kept until then.
     pub(crate) fn erase(&mut self, object: ObjectId) {
-        self.exclusive.remove(&object);
-    }
-
-    // ---- unflushed bytes -----------------------------------------------------------------------------------------
-
-    /// R3: `data` was written at `at` and stays with the client until a flush point. Answers when that is at the latest,
-    /// where this is the first of the bytes.
-    pub(crate) fn write(
-        &mut self,
-        client: ClientId,
-        object: ObjectId,
-        at: u64,
-        data: &[u8],
-        now: Time,
-    ) -> Option<Time> {
-        let view = self.views.get_mut(&client).expect("an operation of a client that has joined");
-        let knobs = view.knobs;
-        let mut due = None;
-        let dirty = view.dirty.entry(object).or_insert_with(|| {
-            let deadline = now.after(knobs.write_delay);
-            self.due.insert((deadline, client, object));
-            due = Some(deadline);
-            Dirty { extents: Extents::default(), last: now, deadline }
-        });
-        let had = dirty.extents.bytes();
-        dirty.extents.write(at, data);
-        dirty.last = now;
-        self.dirty_bytes = self.dirty_bytes + dirty.extents.bytes() - had;
-        due
-    }
-
-    /// Takes the unflushed bytes for a flush, with the time at which others see them (R3).
-    pub(crate) fn take_dirty(&mut self, client: ClientId, object: ObjectId, now: Time) -> Option<(Dirty, Time)> {
-        let view = self.views.get_mut(&client)?;
-        let knobs = view.knobs;
-        let dirty = view.dirty.remove(&object)?;
-        self.dirty_bytes -= dirty.extents.bytes();
-        self.due.remove(&(dirty.deadline, client, object));
-        let visible = if knobs.publish_on_close { now } else { now.max(dirty.deadline) };
-        Some((dirty, visible))
-    }
-
-    /// Unflushed bytes beyond `size` are cut off, as the file was.
-    pub(crate) fn truncate_dirty(&mut self, client: ClientId, object: ObjectId, size: u64) {
-        if let Some(dirty) = self.me(client).dirty.get_mut(&object) {
-            let had = dirty.extents.bytes();
-            dirty.extents.truncate(size);
-            let has = dirty.extents.bytes();
-            self.dirty_bytes -= had - has;
-        }
-    }
-
-    /// The next flush that is due at or before `by`.
-    pub(crate) fn due(&self, by: Time) -> Option<(Time, ClientId, ObjectId)> {
-        self.due.first().copied().filter(|(at, ..)| *at <= by)
-    }
-
-    /// Everything unflushed, in the order in which `settle` flushes it.
-    pub(crate) fn all_dirty(&self) -> Vec<(ClientId, ObjectId)> {
-        let mut all: Vec<_> =
-            self.views.values().flat_map(|v| v.dirty.keys().map(|o| (v.client, *o))).collect();
-        all.sort_unstable();
-        all
-    }
-
-    // ---- limits and rest -----------------------------------------------------------------------------------------
-
-    /// Keeps the memory of the past and of unflushed bytes within the budget: the oldest past is given up first, and what
-    /// it was kept for becomes visible early. Answers whose unflushed bytes must be flushed when that is not enough.
-    pub(crate) fn enforce_budget(&mut self) -> Option<(ClientId, ObjectId)> {
-        while self.inodes.bytes() + self.dirty_bytes > self.budget {
-            let Some(object) = self.inodes.collapse() else {
-                return self.due.first().map(|(_, c, o)| (*c, *o));
-            };
-            self.collapsed += 1;
-            self.views.values_mut().for_each(|view| view.forget(object));
-        }
-        None
-    }
-
-    /// Bytes of memory held for the past and for unflushed writes.
-    pub(crate) fn held(&self) -> usize {
-        self.inodes.bytes() + self.dirty_bytes
-    }
-
-    /// How many past states were given up for the budget.
-    pub(crate) fn collapsed(&self) -> u64 {
-        self.collapsed
-    }
-
-    /// When, as far as is known now, everyone sees the truth.
-    pub(crate) fn settled_at(&self, now: Time) -> Time {
-        let views = self.views.values().filter_map(|v| v.latest(now));
-        views.chain(self.names.latest()).chain(self.inodes.latest()).max().unwrap_or(now).max(now)
-    }
-
-    /// Everyone sees the truth from now on.
-    pub(crate) fn reveal_all(&mut self) {
-        self.names.clear();
-        self.inodes.clear();
-        self.views.values_mut().for_each(View::forget_all);
-    }
-
-    /// Lets go of every past that has ended.
-    pub(crate) fn expire(&mut self, now: Time) {
-        self.names.expire(now);
-        for object in self.inodes.objects() {
-            self.fold(object, now);
+        if self.exclusive.contains_key(&object) {
+            self.erased.push_back(object);
         }
     }
 }
