@@ -9,7 +9,7 @@ mod timeline;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use chaosfs::{Backing, Clock, Knobs, Mount, Options};
+use chaosfs::{Backing, Clock, Mount, Options};
 use stories::{GIT, SQLITE, Step, Story};
 use timeline::Watcher;
 
@@ -116,7 +116,7 @@ fn tell(story: &Story) -> Result {
         return Err(format!("{0} is not installed\n  help: apt-get install {1}", story.needs, story.package).into());
     }
     println!("== {}\n", story.title);
-    let mut stage = Stage::set(Clock::manual(), &Options::new().knobs((story.knobs)()))?;
+    let mut stage = Stage::set(Clock::manual(), &Options::new())?;
     for step in story.steps {
         match *step {
             Step::Say(text) => println!("\n  {text}"),

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use chaosfs::{Deed, Errno, Event, History, Op, Time, Why};
+use chaosfs::{Deed, Errno, Event, History, Op, Time, Version, Why};
 
 /// Lines of one kind that are shown for one command.
 const SHOWN: usize = 5;
@@ -15,8 +16,8 @@ pub struct Watcher {
     seen: u64,
     /// Who changed what last.
     changes: HashMap<(Aspect, PathBuf), Change>,
-    /// Up to which event a client knows the truth about something.
-    knows: HashMap<(String, Aspect, PathBuf), u64>,
+    /// When, and as of which event, a client last asked the truth about something.
+    knows: HashMap<(String, Aspect, PathBuf), (Duration, u64)>,
     /// Written, and not flushed yet.
     buffered: HashSet<(String, PathBuf)>,
     /// What a client was shown although there was something newer.
@@ -36,6 +37,7 @@ enum Aspect {
 struct Change {
     number: u64,
     at: Time,
+    version: Option<Version>,
     by: String,
     what: &'static str,
 }
@@ -73,23 +75,36 @@ impl Watcher {
     /// Whether the event showed its client something that the other had changed before.
     fn judge(&mut self, e: &Event, turn: &mut Turn) {
         let (Deed::Op(op), Some(aspect)) = (e.deed(), aspect(e)) else { return };
-        let me = e.client().to_owned();
-        let key = (aspect, e.path());
-        let knows = (me.clone(), aspect, e.path());
-        let how = match e.why() {
-            Why::Cached(age) => format!("from a cache {:.1}s old", age.as_secs_f64()),
-            Why::Past => "its newest state is not visible yet".to_owned(),
-            _ => {
-                self.knows.insert(knows, e.number());
-                self.misled.remove(&(me, e.path()));
-                return;
+        let (me, path) = (e.client().to_owned(), e.path());
+        let asked = (me.clone(), aspect, path.clone());
+        let change = self.changes.get(&(aspect, path.clone())).filter(|c| c.by != me).cloned();
+        let (how, late) = match e.why() {
+            Why::Past => ("its newest state is not visible yet".to_owned(), true),
+            Why::Cached(age) => {
+                let (at, number) = self.knows.get(&asked).copied().unwrap_or_default();
+                let fetched = e.at().elapsed().saturating_sub(age);
+                let late = change.as_ref().is_some_and(|c| match (e.version(), c.version) {
+                    (Some(shown), Some(made)) => shown < made,
+                    // The same moment can be before and after: then the order of events decides, where it is known.
+                    _ => c.at.elapsed() > fetched || (at == fetched && number < c.number),
+                });
+                (format!("from a cache {:.1}s old", age.as_secs_f64()), late)
             }
+            _ => (String::new(), false),
         };
-        let Some(change) = self.changes.get(&key).filter(|c| c.by != me) else { return };
-        if matches!(e.why(), Why::Cached(_)) && self.knows.get(&knows).is_some_and(|n| *n > change.number) {
+        if !matches!(e.why(), Why::Cached(_)) {
+            let number = if late { 0 } else { e.number() };
+            self.knows.insert(asked, (e.at().elapsed(), number));
+        }
+        let (true, Some(change)) = (late, change) else {
+            self.misled.remove(&(me, path));
+            return;
+        };
+        let missing = e.result() == Err(Errno::ENOENT);
+        // Old news that the newest change has made true again.
+        if op == Op::Lookup && change.what == if missing { "removed" } else { "created" } {
             return;
         }
-        let missing = e.result() == Err(Errno::ENOENT);
         let name = match (op, e.why()) {
             (Op::Lookup, Why::Cached(_)) if missing => "negative dentry",
             (Op::Lookup, _) if missing => "name not visible yet",
@@ -99,10 +114,10 @@ impl Watcher {
             (Op::Read, _) => "stale read",
             _ => "stale stat",
         };
-        let Change { by, what, at, .. } = change;
-        turn.odd(format!("{name}: {} ({how}; {by} {what} it at {at})", show(&e.path())));
+        let Change { by, what, at, .. } = &change;
+        turn.odd(format!("{name}: {} ({how}; {by} {what} it at {at})", show(&path)));
         *self.totals.entry(name).or_default() += 1;
-        self.misled.insert((me, e.path()), change.clone());
+        self.misled.insert((me, path), change);
     }
 
     /// Takes note of what the event changed.
@@ -123,7 +138,6 @@ impl Watcher {
                 if e.deed() == Deed::Op(Op::Rename) {
                     self.renamed(e, &path, "removed", turn);
                 }
-                self.changed(e, Aspect::Bytes, to, "replaced");
             }
             Deed::Op(Op::Write) if e.why() == Why::Buffered => {
                 self.buffered.insert((me, path.clone()));
@@ -149,7 +163,7 @@ impl Watcher {
     }
 
     fn changed(&mut self, e: &Event, aspect: Aspect, path: PathBuf, what: &'static str) {
-        let change = Change { number: e.number(), at: e.at(), by: e.client().to_owned(), what };
+        let change = Change { number: e.number(), at: e.at(), version: e.version(), by: e.client().to_owned(), what };
         self.changes.insert((aspect, path), change);
     }
 
@@ -174,7 +188,12 @@ fn aspect(e: &Event) -> Option<Aspect> {
 }
 
 fn show(path: &Path) -> String {
-    if path.as_os_str().is_empty() { "the top directory".into() } else { path.display().to_string() }
+    let text = path.display().to_string();
+    match text.char_indices().nth(24) {
+        None if text.is_empty() => "the top directory".into(),
+        Some((end, _)) => format!("{}..", &text[..end]),
+        None => text,
+    }
 }
 
 impl Turn {
@@ -200,7 +219,10 @@ impl Turn {
         if self.odd.len() > SHOWN {
             lines.push(format!("! ... and {} more like these", self.odd.len() - SHOWN));
         }
-        let mut all: Vec<String> = self.touched.iter().map(|(path, what)| format!("{what} {}", show(path))).collect();
+        let mut all: Vec<String> = Vec::new();
+        for verb in ["replaced", "removed", "wrote", "created"] {
+            all.extend(self.touched.iter().filter(|(_, what)| *what == verb).map(|(p, _)| format!("{verb} {}", show(p))));
+        }
         let more = all.len().saturating_sub(SHOWN);
         all.truncate(SHOWN);
         if more > 0 {
