@@ -171,6 +171,13 @@ impl Mount {
         self.core.engine.wait_parked(self.client, n, limit)
     }
 
+    /// Waits until someone else has taken the mount away (`umount`), at most for `limit` of real time. Whether that has
+    /// happened.
+    #[must_use = "it returns false when the time is over"]
+    pub fn wait_unmounted(&self, limit: Duration) -> bool {
+        self.live.as_ref().is_none_or(|live| live.serving.wait_ended(limit))
+    }
+
     /// Takes the mount away and says what was wrong with that. It is gone in any case: whoever still used it gets errors.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 mod stories;
 mod timeline;
+mod turn;
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -59,7 +60,9 @@ impl Stage {
         command.args(args.iter().map(|a| here(a))).current_dir(mount).env("CHAOSFS_MOUNT", mount);
         command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1").stdin(Stdio::null());
         for role in ["AUTHOR", "COMMITTER"] {
-            command.env(format!("GIT_{role}_NAME"), "race").env(format!("GIT_{role}_EMAIL"), "race@example.org");
+            command
+                .env(format!("GIT_{role}_NAME"), "race")
+                .env(format!("GIT_{role}_EMAIL"), "race@example.org");
             command.env(format!("GIT_{role}_DATE"), "2024-01-01T00:00:00Z");
         }
         command
@@ -113,7 +116,9 @@ impl Stage {
 /// A story on a clock that only the story moves: the same every time.
 fn tell(story: &Story) -> Result {
     if Command::new(story.needs).arg("--version").stdout(Stdio::null()).status().is_err() {
-        return Err(format!("{0} is not installed\n  help: apt-get install {1}", story.needs, story.package).into());
+        return Err(
+            format!("{0} is not installed\n  help: apt-get install {1}", story.needs, story.package).into()
+        );
     }
     println!("== {}\n", story.title);
     let mut stage = Stage::set(Clock::manual(), &Options::new())?;
@@ -180,7 +185,11 @@ fn own(args: &[&str], clock: Clock) -> Result {
     stage.settle()?;
     for entry in std::fs::read_dir(stage.backing.path())? {
         let entry = entry?;
-        println!("                in the end: {} ({} bytes)", entry.file_name().display(), entry.metadata()?.len());
+        println!(
+            "                in the end: {} ({} bytes)",
+            entry.file_name().display(),
+            entry.metadata()?.len()
+        );
     }
     stage.end()
 }

@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::turn::{Turn, show};
 use chaosfs::{Deed, Errno, Event, History, Op, Time, Version, Why};
-
-/// Lines of one kind that are shown for one command.
-const SHOWN: usize = 5;
 
 /// Follows the history: what is changed by whom, and who is shown something older.
 #[derive(Default)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     /// The number of the last event that was looked at.
     seen: u64,
     /// Who changed what last.
@@ -42,16 +40,9 @@ struct Change {
     what: &'static str,
 }
 
-/// What one command did, in the order in which it was first done.
-#[derive(Default)]
-struct Turn {
-    touched: Vec<(PathBuf, &'static str)>,
-    odd: Vec<(String, usize)>,
-}
-
 impl Watcher {
     /// What happened since the last call.
-    pub fn since_last(&mut self, history: &History) -> Vec<String> {
+    pub(crate) fn since_last(&mut self, history: &History) -> Vec<String> {
         let mut turn = Turn::default();
         for event in history.iter().filter(|e| e.number() > self.seen).cloned().collect::<Vec<_>>() {
             self.judge(&event, &mut turn);
@@ -62,12 +53,12 @@ impl Watcher {
     }
 
     /// The same, without telling.
-    pub fn skip(&mut self, history: &History) {
+    pub(crate) fn skip(&mut self, history: &History) {
         self.since_last(history);
         self.totals.clear();
     }
 
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let all: Vec<String> = self.totals.iter().map(|(name, n)| format!("{name} {n}x")).collect();
         if all.is_empty() { "none".into() } else { all.join(", ") }
     }
@@ -128,7 +119,9 @@ impl Watcher {
         let me = e.client().to_owned();
         let path = e.path();
         match e.deed() {
-            Deed::Op(Op::Create | Op::Mkdir | Op::Mknod | Op::Symlink) => self.renamed(e, &path, "created", turn),
+            Deed::Op(Op::Create | Op::Mkdir | Op::Mknod | Op::Symlink) => {
+                self.renamed(e, &path, "created", turn);
+            }
             Deed::Op(Op::Unlink | Op::Rmdir) => self.renamed(e, &path, "removed", turn),
             Deed::Op(Op::Rename | Op::Link) => {
                 let to = e.to().unwrap_or_default();
@@ -148,7 +141,9 @@ impl Watcher {
                 turn.touch(path.clone(), "wrote");
                 self.changed(e, Aspect::Bytes, path, "wrote");
             }
-            Deed::WriteBack | Deed::Op(Op::Flush | Op::Fsync | Op::Lock) if self.buffered.remove(&(me.clone(), path.clone())) => {
+            Deed::WriteBack | Deed::Op(Op::Flush | Op::Fsync | Op::Lock)
+                if self.buffered.remove(&(me.clone(), path.clone())) =>
+            {
                 self.overwrites(e, &path, turn);
                 self.changed(e, Aspect::Bytes, path, "wrote");
             }
@@ -163,7 +158,8 @@ impl Watcher {
     }
 
     fn changed(&mut self, e: &Event, aspect: Aspect, path: PathBuf, what: &'static str) {
-        let change = Change { number: e.number(), at: e.at(), version: e.version(), by: e.client().to_owned(), what };
+        let change =
+            Change { number: e.number(), at: e.at(), version: e.version(), by: e.client().to_owned(), what };
         self.changes.insert((aspect, path), change);
     }
 
@@ -184,53 +180,5 @@ fn aspect(e: &Event) -> Option<Aspect> {
         Deed::Op(Op::Read | Op::Getattr) => Some(Aspect::Bytes),
         Deed::Op(Op::Readdir) => Some(Aspect::List),
         _ => None,
-    }
-}
-
-fn show(path: &Path) -> String {
-    let text = path.display().to_string();
-    match text.char_indices().nth(24) {
-        None if text.is_empty() => "the top directory".into(),
-        Some((end, _)) => format!("{}..", &text[..end]),
-        None => text,
-    }
-}
-
-impl Turn {
-    /// What comes and goes within one turn is not told.
-    fn touch(&mut self, path: PathBuf, what: &'static str) {
-        match self.touched.iter().position(|(p, _)| *p == path) {
-            Some(i) if what == "removed" && self.touched[i].1 == "created" => drop(self.touched.remove(i)),
-            Some(i) if what != "wrote" => self.touched[i].1 = what,
-            Some(_) => {}
-            None => self.touched.push((path, what)),
-        }
-    }
-
-    fn odd(&mut self, text: String) {
-        match self.odd.iter_mut().find(|(t, _)| *t == text) {
-            Some((_, n)) => *n += 1,
-            None => self.odd.push((text, 1)),
-        }
-    }
-
-    fn lines(self) -> Vec<String> {
-        let mut lines: Vec<String> = self.odd.iter().take(SHOWN).map(|(text, _)| format!("! {text}")).collect();
-        if self.odd.len() > SHOWN {
-            lines.push(format!("! ... and {} more like these", self.odd.len() - SHOWN));
-        }
-        let mut all: Vec<String> = Vec::new();
-        for verb in ["replaced", "removed", "wrote", "created"] {
-            all.extend(self.touched.iter().filter(|(_, what)| *what == verb).map(|(p, _)| format!("{verb} {}", show(p))));
-        }
-        let more = all.len().saturating_sub(SHOWN);
-        all.truncate(SHOWN);
-        if more > 0 {
-            all.push(format!("and {more} more"));
-        }
-        if !all.is_empty() {
-            lines.push(format!("> {}", all.join(", ")));
-        }
-        lines
     }
 }

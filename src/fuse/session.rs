@@ -89,6 +89,11 @@ impl Serving {
         self.0.as_ref().map_or(Path::new(""), |live| &live.mounted.path)
     }
 
+    /// Waits until the session has ended by itself, at most for `limit`; whether it has.
+    pub(crate) fn wait_ended(&self, limit: Duration) -> bool {
+        self.0.as_ref().is_none_or(|live| live.thread.wait(limit))
+    }
+
     /// Unmounts and ends the session, within `patience`. If the mount was in use it is gone all the same, and the error
     /// says who used it.
     pub(crate) fn stop(mut self, patience: Duration) -> Result<(), Error> {
