@@ -27,7 +27,8 @@ struct Place {
 impl Place {
     fn new(name: &str) -> Place {
         // Memory, where there is such a file system: the disk is not what is measured.
-        let base = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
+        let base =
+            if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
         let dir = tempfile::tempdir_in(base).expect("a temporary directory");
         let knobs = match name {
             "strict" => Some(Knobs::strict()),

@@ -65,7 +65,9 @@ impl fmt::Debug for Shared {
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Every backing that is open in this process, by device and inode number.
-static OPEN: LazyLock<Mutex<HashMap<(u64, u64), Weak<Shared>>>> = LazyLock::new(Mutex::default);
+static OPEN: LazyLock<Mutex<OpenBackings>> = LazyLock::new(Mutex::default);
+
+type OpenBackings = HashMap<(u64, u64), Weak<Shared>>;
 
 /// How a backing directory is opened.
 #[derive(Clone, Debug)]
@@ -116,7 +118,8 @@ impl BackingOptions {
     /// # Errors
     /// [`Error::Io`] when there is no room for one.
     pub fn temp(self) -> Result<Backing> {
-        let made = tempfile::Builder::new().prefix("chaosfs-backing-").disable_cleanup(keep_from_env()).tempdir();
+        let made =
+            tempfile::Builder::new().prefix("chaosfs-backing-").disable_cleanup(keep_from_env()).tempdir();
         let io = |source| Error::Io { doing: "make a directory in", path: std::env::temp_dir(), source };
         let dir = made.map_err(io)?;
         let backing = self.open(dir.path())?;
@@ -143,8 +146,13 @@ impl Shared {
         }
         let clock = options.clock.unwrap_or_default();
         let calendar = Calendar { epoch: clock.epoch(), decides: clock.is_manual() };
-        let limits = Limits { memory: options.memory, events: options.history, dir_fds: descriptors::spare() };
-        let alarm = Arc::new(Alarm { engine: OnceLock::new(), clock: clock.clone(), set_for: Mutex::new(Time::NEVER) });
+        let limits =
+            Limits { memory: options.memory, events: options.history, dir_fds: descriptors::spare() };
+        let alarm = Arc::new(Alarm {
+            engine: OnceLock::new(),
+            clock: clock.clone(),
+            set_for: Mutex::new(Time::NEVER),
+        });
         let theirs = alarm.clone();
         let engine = Engine::open(&path, calendar, limits, Box::new(move |at| theirs.set(at)));
         let engine = Arc::new(engine.map_err(|e| io(e.into()))?);
@@ -209,11 +217,14 @@ impl Alarm {
         let alarm = self.clone();
         #[allow(clippy::disallowed_methods)] // the system's clock passes in real time
         server::at(Instant::now() + wait, move || {
-            *alarm.set_for.lock() = Time::NEVER;
-            let Some(engine) = alarm.engine.get().and_then(Weak::upgrade) else { return };
-            if let Some(next) = engine.run_due(alarm.clock.now()) {
-                alarm.set(next);
-            }
+            // Flushing takes as long as the disk takes: not on the timer's thread.
+            server::start(move || {
+                *alarm.set_for.lock() = Time::NEVER;
+                let Some(engine) = alarm.engine.get().and_then(Weak::upgrade) else { return };
+                if let Some(next) = engine.run_due(alarm.clock.now()) {
+                    alarm.set(next);
+                }
+            });
         });
     }
 }
@@ -338,7 +349,8 @@ impl Backing {
         if hung.is_empty() {
             return Ok(());
         }
-        let why = format!("still hanging: {}\n  help: release or drop the fault that holds them", hung.join(", "));
+        let why =
+            format!("still hanging: {}\n  help: release or drop the fault that holds them", hung.join(", "));
         Err(Error::CannotSettle { path: self.path().to_owned(), why })
     }
 
@@ -354,8 +366,13 @@ impl Backing {
             shared.engine.explain(&name, &asked, now)
         });
         said.ok_or_else(|| {
-            let known: Vec<String> = self.shared.engine.clients().iter().map(|c| format!("`{}`", c.name)).collect();
-            let known = if known.is_empty() { "nobody is mounted".into() } else { format!("there is {}", known.join(", ")) };
+            let known: Vec<String> =
+                self.shared.engine.clients().iter().map(|c| format!("`{}`", c.name)).collect();
+            let known = if known.is_empty() {
+                "nobody is mounted".into()
+            } else {
+                format!("there is {}", known.join(", "))
+            };
             Error::NoSuchClient { client: client.to_owned(), path: self.path().to_owned(), known }
         })
     }
@@ -381,6 +398,9 @@ impl Backing {
 
 impl fmt::Debug for Backing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Backing").field("path", &self.path()).field("clock", self.clock()).finish_non_exhaustive()
+        f.debug_struct("Backing")
+            .field("path", &self.path())
+            .field("clock", self.clock())
+            .finish_non_exhaustive()
     }
 }

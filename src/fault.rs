@@ -49,6 +49,9 @@ impl Drop for FaultGuard {
 
 impl fmt::Debug for FaultGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultGuard").field("rule", &self.rule).field("hits", &self.hits()).finish_non_exhaustive()
+        f.debug_struct("FaultGuard")
+            .field("rule", &self.rule)
+            .field("hits", &self.hits())
+            .finish_non_exhaustive()
     }
 }

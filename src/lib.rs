@@ -74,7 +74,13 @@ macro_rules! require_fuse {
 #[doc(hidden)]
 pub fn fuse_required() -> bool {
     let Err(e) = host::preflight::check_fuse() else { return true };
-    assert!(options::skip_without_fuse(), "{e}\n  help: or set CHAOSFS_WITHOUT_FUSE=skip to skip the tests that need it");
-    eprintln!("skipped, since FUSE cannot be used here: {}", e.to_string().lines().next().unwrap_or_default());
+    assert!(
+        options::skip_without_fuse(),
+        "{e}\n  help: or set CHAOSFS_WITHOUT_FUSE=skip to skip the tests that need it"
+    );
+    eprintln!(
+        "skipped, since FUSE cannot be used here: {}",
+        e.to_string().lines().next().unwrap_or_default()
+    );
     false
 }

@@ -56,12 +56,11 @@ impl Mount {
             None => RandomState::new().hash_one(0),
         };
         preflight::check_fuse()?;
-        let (mountpoint, made) = match at {
-            Some(at) => (preflight::check_mountpoint(&at, backing.path())?, None),
-            None => {
-                let dir = make_mountpoint()?;
-                (dir.clone(), Some(MadeDir(Some(dir))))
-            }
+        let (mountpoint, made) = if let Some(at) = at {
+            (preflight::check_mountpoint(&at, backing.path())?, None)
+        } else {
+            let dir = make_mountpoint()?;
+            (dir.clone(), Some(MadeDir(Some(dir))))
         };
         let shared = backing.shared().clone();
         let clock = backing.clock().clone();
@@ -171,9 +170,7 @@ impl Mount {
         self.core.engine.wait_parked(self.client, n, limit)
     }
 
-    /// Waits until someone else has taken the mount away (`umount`), at most for `limit` of real time. Whether that has
-    /// happened.
-    #[must_use = "it returns false when the time is over"]
+    /// Waits until someone else has taken the mount away (`umount`), at most for `limit` of real time; whether that happened.
     pub fn wait_unmounted(&self, limit: Duration) -> bool {
         self.live.as_ref().is_none_or(|live| live.serving.wait_ended(limit))
     }
@@ -204,9 +201,11 @@ impl Mount {
         drop(MadeDir(made));
         stopped?;
         match panicked {
-            Some(p) => {
-                Err(Error::HandlerPanicked { client: self.name.clone(), op: p.op.to_string(), message: p.message })
-            }
+            Some(p) => Err(Error::HandlerPanicked {
+                client: self.name.clone(),
+                op: p.op.to_string(),
+                message: p.message,
+            }),
             None => Ok(()),
         }
     }
@@ -215,7 +214,10 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         if std::thread::panicking() && self.live.is_some() {
-            say(&format!("client `{}` had seed {}; CHAOSFS_SEED={} draws the same again", self.name, self.seed, self.seed));
+            say(&format!(
+                "client `{}` had seed {}; CHAOSFS_SEED={} draws the same again",
+                self.name, self.seed, self.seed
+            ));
         }
         if let Err(e) = self.end() {
             say(&e.to_string());

@@ -42,14 +42,15 @@ impl Engine {
     /// `stat` of an object that the client has looked up.
     pub(crate) fn getattr(&self, who: &Caller, object: ObjectId) -> Result<Attr> {
         let mut st = self.lock();
-        let (seen, why, version) = if st.world.is_plain(who.client, object) && st.object(object).is_ok_and(|o| o.dead.is_none()) {
-            (st.truth(object), Why::Truth, None)
-        } else {
-            match self.look(&mut st, who, object, false, None) {
-                Ok((found, why)) => (Ok(found.attr), why, Some(found.version)),
-                Err(e) => (Err(e), Why::Truth, None),
-            }
-        };
+        let (seen, why, version) =
+            if st.world.is_plain(who.client, object) && st.object(object).is_ok_and(|o| o.dead.is_none()) {
+                (st.truth(object), Why::Truth, None)
+            } else {
+                match self.look(&mut st, who, object, false, None) {
+                    Ok((found, why)) => (Ok(found.attr), why, Some(found.version)),
+                    Err(e) => (Err(e), Why::Truth, None),
+                }
+            };
         st.note_seen(who, Op::Getattr, object, why, version, seen)
     }
 
@@ -75,7 +76,8 @@ impl Engine {
             self.commit(st, who, object, visible, None, |st| {
                 let fd = match st.anchor(object) {
                     Err(Errno::ESTALE) => {
-                        let open = st.writer(who, object).or_else(|| st.object(object).ok()?.open.first().cloned());
+                        let open =
+                            st.writer(who, object).or_else(|| st.object(object).ok()?.open.first().cloned());
                         std::sync::Arc::new(open.ok_or(Errno::ESTALE)?.fd.try_clone().map_err(Errno::from)?)
                     }
                     other => other?,
@@ -85,7 +87,11 @@ impl Engine {
                 Ok(())
             })?;
         }
-        if st.world.is_plain(who.client, object) { st.truth(object) } else { Ok(self.look(st, who, object, false, None)?.0.attr) }
+        if st.world.is_plain(who.client, object) {
+            st.truth(object)
+        } else {
+            Ok(self.look(st, who, object, false, None)?.0.attr)
+        }
     }
 
     fn apply(&self, who: &Caller, fd: std::os::fd::BorrowedFd<'_>, set: &SetAttr) -> Result<()> {

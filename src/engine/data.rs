@@ -26,7 +26,14 @@ impl Engine {
     // ---- reading -------------------------------------------------------------------------------------------------
 
     /// Reads as the client sees the file; answers how many bytes of `buf` there are.
-    pub(crate) fn read(&self, who: &Caller, object: ObjectId, handle: Handle, at: u64, buf: &mut [u8]) -> Result<usize> {
+    pub(crate) fn read(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        handle: Handle,
+        at: u64,
+        buf: &mut [u8],
+    ) -> Result<usize> {
         let mut st = self.lock();
         let len = buf.len() as u64;
         let file = st.file(who, handle)?;
@@ -73,7 +80,14 @@ impl Engine {
     // ---- writing -------------------------------------------------------------------------------------------------
 
     /// Writes `data`; R3: to the truth at once without a `write_delay`, otherwise to the client's own memory.
-    pub(crate) fn write(&self, who: &Caller, object: ObjectId, handle: Handle, at: u64, data: &[u8]) -> Result<usize> {
+    pub(crate) fn write(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        handle: Handle,
+        at: u64,
+        data: &[u8],
+    ) -> Result<usize> {
         let mut st = self.lock();
         let file = st.file(who, handle)?;
         let mut moved = Moved { at, len: data.len() as u64, why: Why::Truth, version: None };
@@ -145,8 +159,15 @@ impl Engine {
 
     /// R3: what the client has written to `object` reaches the truth, merged into it byte by byte. Answers the version
     /// that this made; none when there was nothing to flush.
-    pub(super) fn flush_dirty(&self, st: &mut State, who: &Caller, object: ObjectId) -> Result<Option<Version>> {
-        let Some((dirty, visible)) = st.world.take_dirty(who.client, object, who.now) else { return Ok(None) };
+    pub(super) fn flush_dirty(
+        &self,
+        st: &mut State,
+        who: &Caller,
+        object: ObjectId,
+    ) -> Result<Option<Version>> {
+        let Some((dirty, visible)) = st.world.take_dirty(who.client, object, who.now) else {
+            return Ok(None);
+        };
         let file = st.writer(who, object).ok_or(Errno::EIO)?;
         let mut before = self.before(st, who, object, visible, None);
         let mut failed = None;
@@ -185,7 +206,13 @@ impl Engine {
     }
 
     /// `fsync`: a flush point that also reaches the disk.
-    pub(crate) fn fsync(&self, who: &Caller, object: ObjectId, handle: Handle, data_only: bool) -> Result<()> {
+    pub(crate) fn fsync(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        handle: Handle,
+        data_only: bool,
+    ) -> Result<()> {
         let mut st = self.lock();
         let file = st.file(who, handle)?;
         let mut done = self.flush_and_tell(&mut st, who, object);
@@ -255,7 +282,15 @@ impl Engine {
     }
 
     /// `fallocate`.
-    pub(crate) fn allocate(&self, who: &Caller, object: ObjectId, handle: Handle, at: u64, len: u64, mode: u32) -> Result<()> {
+    pub(crate) fn allocate(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        handle: Handle,
+        at: u64,
+        len: u64,
+        mode: u32,
+    ) -> Result<()> {
         let mut st = self.lock();
         let done = st.file(who, handle).and_then(|file| {
             self.flush_dirty(&mut st, who, object)?;
@@ -272,7 +307,14 @@ impl Engine {
     }
 
     /// `lseek` to data or a hole.
-    pub(crate) fn seek(&self, who: &Caller, object: ObjectId, handle: Handle, at: u64, hole: bool) -> Result<u64> {
+    pub(crate) fn seek(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        handle: Handle,
+        at: u64,
+        hole: bool,
+    ) -> Result<u64> {
         let mut st = self.lock();
         let done = st.file(who, handle).and_then(|file| {
             if st.world.is_plain(who.client, object) {
@@ -321,7 +363,13 @@ impl Engine {
 
 impl State {
     /// Writes down a flush, with the version that it made.
-    fn note_flush(&mut self, who: &Caller, op: Op, object: ObjectId, done: Result<Option<Version>>) -> Result<()> {
+    fn note_flush(
+        &mut self,
+        who: &Caller,
+        op: Op,
+        object: ObjectId,
+        done: Result<Option<Version>>,
+    ) -> Result<()> {
         let path = self.path_of(object);
         let mut event = self.event(who, op, path);
         event.version = done.ok().flatten();
@@ -330,7 +378,14 @@ impl State {
         done.map(drop)
     }
 
-    fn note_bytes(&mut self, who: &Caller, op: Op, object: ObjectId, moved: Moved, done: Result<usize>) -> Result<usize> {
+    fn note_bytes(
+        &mut self,
+        who: &Caller,
+        op: Op,
+        object: ObjectId,
+        moved: Moved,
+        done: Result<usize>,
+    ) -> Result<usize> {
         let path = self.path_of(object);
         let mut event = self.event(who, op, path);
         event.range = Some((moved.at, moved.len));

@@ -47,7 +47,7 @@ fn kind(file_type: FileType) -> Kind {
 fn stat(s: &fs::Stat) -> Stat {
     let stamp = |secs, nanos| Stamp { secs, nanos: nanos as u32 };
     Stat {
-        key: Key { dev: s.st_dev as u64, ino: s.st_ino as u64 },
+        key: Key { dev: s.st_dev, ino: s.st_ino },
         attr: Attr {
             kind: kind(FileType::from_raw_mode(s.st_mode)),
             perm: (s.st_mode & 0o7777) as u16,
@@ -58,9 +58,9 @@ fn stat(s: &fs::Stat) -> Stat {
             size: s.st_size as u64,
             blocks: s.st_blocks as u64,
             blksize: s.st_blksize as u32,
-            atime: stamp(s.st_atime as i64, s.st_atime_nsec),
-            mtime: stamp(s.st_mtime as i64, s.st_mtime_nsec),
-            ctime: stamp(s.st_ctime as i64, s.st_ctime_nsec),
+            atime: stamp(s.st_atime, s.st_atime_nsec),
+            mtime: stamp(s.st_mtime, s.st_mtime_nsec),
+            ctime: stamp(s.st_ctime, s.st_ctime_nsec),
         },
     }
 }
@@ -204,7 +204,12 @@ pub(crate) fn rename(
     Ok(fs::renameat_with(dir, name, new_dir, new_name, flags)?)
 }
 
-pub(crate) fn link(dir: BorrowedFd<'_>, name: &OsStr, new_dir: BorrowedFd<'_>, new_name: &OsStr) -> Result<()> {
+pub(crate) fn link(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    new_dir: BorrowedFd<'_>,
+    new_name: &OsStr,
+) -> Result<()> {
     Ok(fs::linkat(dir, name, new_dir, new_name, AtFlags::empty())?)
 }
 
@@ -281,7 +286,8 @@ pub(crate) fn allocate(file: &OwnedFd, mode: u32, at: u64, len: u64) -> Result<(
 }
 
 pub(crate) fn sync(file: &OwnedFd, data_only: bool) -> Result<()> {
-    Ok(if data_only { fs::fdatasync(file)? } else { fs::fsync(file)? })
+    let _: () = if data_only { fs::fdatasync(file)? } else { fs::fsync(file)? };
+    Ok(())
 }
 
 /// `fsync` of a directory, by an anchor of it.
@@ -295,7 +301,13 @@ pub(crate) fn seek(file: &OwnedFd, at: u64, hole: bool) -> Result<u64> {
     Ok(fs::seek(file, if hole { fs::SeekFrom::Hole(at) } else { fs::SeekFrom::Data(at) })?)
 }
 
-pub(crate) fn copy_range(from: &OwnedFd, mut at: u64, to: &OwnedFd, mut to_at: u64, len: usize) -> Result<usize> {
+pub(crate) fn copy_range(
+    from: &OwnedFd,
+    mut at: u64,
+    to: &OwnedFd,
+    mut to_at: u64,
+    len: usize,
+) -> Result<usize> {
     Ok(fs::copy_file_range(from, Some(&mut at), to, Some(&mut to_at), len)?)
 }
 
@@ -317,10 +329,11 @@ pub(crate) fn chmod(object: BorrowedFd<'_>, perm: u32) -> Result<()> {
 
 pub(crate) fn chown(target: Target<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
     let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-    Ok(match target {
+    let _: () = match target {
         Target::Fd(fd) => fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH)?,
         Target::At(dir, name) => fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?,
-    })
+    };
+    Ok(())
 }
 
 /// A new time of an object.
@@ -338,10 +351,11 @@ pub(crate) fn set_times(target: Target<'_>, atime: SetTime, mtime: SetTime) -> R
         SetTime::To(stamp) => Timespec { tv_sec: stamp.secs, tv_nsec: stamp.nanos as _ },
     };
     let times = Timestamps { last_access: spec(atime), last_modification: spec(mtime) };
-    Ok(match target {
+    let _: () = match target {
         Target::Fd(fd) => fs::utimensat(fs::CWD, proc_path(fd), &times, AtFlags::empty())?,
         Target::At(dir, name) => fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?,
-    })
+    };
+    Ok(())
 }
 
 /// Whether the identity of this thread may do this (`R_OK`, `W_OK`, `X_OK` bits) with an object.

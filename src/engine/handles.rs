@@ -17,7 +17,13 @@ pub(crate) struct Handle(pub(crate) u64);
 
 impl Engine {
     /// Opens a file that the client sees.
-    pub(crate) fn open_file(&self, who: &Caller, object: ObjectId, flags: OpenFlags, truncate: bool) -> Result<Handle> {
+    pub(crate) fn open_file(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        flags: OpenFlags,
+        truncate: bool,
+    ) -> Result<Handle> {
         let mut st = self.lock();
         let (opened, why) = match self.open_seen(&mut st, who, object, flags, truncate) {
             Ok((handle, why)) => (Ok(handle), why),
@@ -50,11 +56,9 @@ impl Engine {
         }
         let file = self.open_disk(st, who, object, flags)?;
         let handle = st.keep(who, file);
-        if truncate {
-            if let Err(e) = self.resize(st, who, object, 0, Some(handle)) {
-                st.let_go(who, handle);
-                return Err(e);
-            }
+        if truncate && let Err(e) = self.resize(st, who, object, 0, Some(handle)) {
+            st.let_go(who, handle);
+            return Err(e);
         }
         Ok((handle, why))
     }
@@ -65,7 +69,13 @@ impl Engine {
         Opening { access, sync: flags.sync, noatime: self.calendar.decides }
     }
 
-    pub(super) fn open_disk(&self, st: &mut State, who: &Caller, id: ObjectId, flags: OpenFlags) -> Result<OpenFile> {
+    pub(super) fn open_disk(
+        &self,
+        st: &mut State,
+        who: &Caller,
+        id: ObjectId,
+        flags: OpenFlags,
+    ) -> Result<OpenFile> {
         let how = self.opening(flags);
         let object = st.object(id)?;
         let key = object.key;
@@ -120,18 +130,13 @@ impl Engine {
     ) -> Result<(Entry, Handle)> {
         let parent = st.dir_fd(dir)?;
         let mut made: Option<(OwnedFd, ObjectId)> = None;
-        self.rebind(
-            st,
-            who,
-            &[dir],
-            |st| {
-                let fd = disk::create(parent.as_fd(), name.as_os(), mode, flags.sync)?;
-                let id = st.objects.intern(&disk::stat_fd(&fd)?, dir, name);
-                self.touch(st, who, id, Target::Fd(fd.as_fd()), Touched::New);
-                made = Some((fd, id));
-                Ok(vec![Binding { dir, name: name.clone(), before: None, after: Some(id) }])
-            },
-        )?;
+        self.rebind(st, who, &[dir], |st| {
+            let fd = disk::create(parent.as_fd(), name.as_os(), mode, flags.sync)?;
+            let id = st.objects.intern(&disk::stat_fd(&fd)?, dir, name);
+            self.touch(st, who, id, Target::Fd(fd.as_fd()), Touched::New);
+            made = Some((fd, id));
+            Ok(vec![Binding { dir, name: name.clone(), before: None, after: Some(id) }])
+        })?;
         let (fd, id) = made.ok_or(Errno::EIO)?;
         if exclusive {
             st.world.bound_exclusively(id, dir, name);
@@ -176,9 +181,10 @@ impl Engine {
         let mut st = self.lock();
         let Some(file) = st.client(who.client).files.get(&handle.0).cloned() else { return };
         // Pages of a mapping can arrive after the last `close`; this is the last moment to flush them.
-        let writers = st.objects.get(file.object).map_or(0, |o| {
-            o.open.iter().filter(|f| f.client == who.client && f.flags.write).count()
-        });
+        let writers = st
+            .objects
+            .get(file.object)
+            .map_or(0, |o| o.open.iter().filter(|f| f.client == who.client && f.flags.write).count());
         if writers <= 1 && file.flags.write {
             let flushed = self.flush_dirty(&mut st, who, file.object);
             st.remember_error(who.client, file.object, flushed);

@@ -81,10 +81,8 @@ impl Engine {
 
     /// R5: the listing that the client believes, or a new one.
     fn listing(&self, st: &mut State, who: &Caller, dir: ObjectId, fresh: bool) -> Result<(Listing, Why)> {
-        if !fresh {
-            if let Some((listing, age)) = st.world.view(who.client).listing(dir, who.now) {
-                return Ok((listing, Why::Cached(age)));
-            }
+        if !fresh && let Some((listing, age)) = st.world.view(who.client).listing(dir, who.now) {
+            return Ok((listing, Why::Cached(age)));
         }
         let fd = st.dir_fd(dir)?;
         let dev = st.object(dir)?.key.dev;

@@ -157,7 +157,13 @@ impl Locks {
 
     /// The open file description is gone, and with it the locks that were taken through it.
     #[must_use]
-    pub(super) fn released(&mut self, c: ClientId, handle: Handle, flock: Option<u64>, object: ObjectId) -> Vec<LockReply> {
+    pub(super) fn released(
+        &mut self,
+        c: ClientId,
+        handle: Handle,
+        flock: Option<u64>,
+        object: ObjectId,
+    ) -> Vec<LockReply> {
         self.change(object, |file| {
             file.held.retain(|h| h.owner.client != c || (h.handle != handle && Some(h.owner.id) != flock));
         })
@@ -171,7 +177,8 @@ impl Locks {
         for object in objects {
             granted.extend(self.change(object, |file| {
                 file.held.retain(|h| h.owner.client != client);
-                let (gone, stay) = std::mem::take(&mut file.waiting).into_iter().partition(|w| w.owner.client == client);
+                let (gone, stay) =
+                    std::mem::take(&mut file.waiting).into_iter().partition(|w| w.owner.client == client);
                 file.waiting = stay;
                 let gone: Vec<Waiter> = gone;
                 cancelled.extend(gone.into_iter().map(|w| w.reply));
@@ -200,6 +207,12 @@ impl Engine {
         reply: LockReply,
     ) -> LockOutcome {
         let mut st = self.lock();
+        if !st.clients.contains_key(&who.client) {
+            // Asked again after a wait in which the mount went away.
+            drop(st);
+            reply(Err(Errno::EIO));
+            return LockOutcome::Done;
+        }
         let owner = Owner { client: who.client, id: owner };
         let flushed = self.flush_dirty(&mut st, who, object).map(drop);
         if let Err(e) = flushed {
@@ -239,11 +252,21 @@ impl Engine {
 
     /// Writes down that a request was refused because someone else holds the lock.
     pub(crate) fn lock_refused(&self, who: &Caller, object: ObjectId) {
-        let _ = self.lock().note(who, Op::Lock, object, Why::Truth, Err::<(), _>(Errno::EAGAIN));
+        let mut st = self.lock();
+        if st.clients.contains_key(&who.client) {
+            let _ = st.note(who, Op::Lock, object, Why::Truth, Err::<(), _>(Errno::EAGAIN));
+        }
     }
 
     /// Releases a range, after flushing: who gets the lock next must see what was written under it.
-    pub(crate) fn unlock(&self, who: &Caller, object: ObjectId, owner: u64, start: u64, end: u64) -> Result<(), Errno> {
+    pub(crate) fn unlock(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        owner: u64,
+        start: u64,
+        end: u64,
+    ) -> Result<(), Errno> {
         let mut st = self.lock();
         let flushed = self.flush_dirty(&mut st, who, object).map(drop);
         let owner = Owner { client: who.client, id: owner };

@@ -347,7 +347,9 @@ impl State {
     fn path_of(&mut self, object: ObjectId) -> EventPath {
         match self.objects.get(object).and_then(|o| o.at.clone()) {
             Some((dir, name)) => self.path_at(dir, &name),
-            None if object == ObjectId::ROOT => EventPath { dir: Arc::from([]), name: Name::new(OsStr::new("")) },
+            None if object == ObjectId::ROOT => {
+                EventPath { dir: Arc::from([]), name: Name::new(OsStr::new("")) }
+            }
             None => EventPath { dir: Arc::from([]), name: Name::new(OsStr::new("(removed)")) },
         }
     }
@@ -400,7 +402,15 @@ impl State {
     }
 
     /// The same for an operation on a name.
-    fn note_name<T>(&mut self, who: &Caller, op: Op, dir: ObjectId, name: &Name, why: Why, result: Result<T>) -> Result<T> {
+    fn note_name<T>(
+        &mut self,
+        who: &Caller,
+        op: Op,
+        dir: ObjectId,
+        name: &Name,
+        why: Why,
+        result: Result<T>,
+    ) -> Result<T> {
         let path = self.path_at(dir, name);
         let mut event = self.event(who, op, path);
         event.why = why;

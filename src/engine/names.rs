@@ -58,7 +58,13 @@ impl Engine {
 
     /// An object as it is handed to the client's kernel, which refers to it from now on. `known` are its attributes on
     /// the disk, where they were just asked for.
-    pub(super) fn shown(&self, st: &mut State, who: &Caller, object: ObjectId, known: Option<Attr>) -> Result<Entry> {
+    pub(super) fn shown(
+        &self,
+        st: &mut State,
+        who: &Caller,
+        object: ObjectId,
+        known: Option<Attr>,
+    ) -> Result<Entry> {
         let attr = match known {
             Some(attr) if st.world.is_plain(who.client, object) => st.corrected(object, attr),
             known => self.look(st, who, object, false, known)?.0.attr,
@@ -154,7 +160,14 @@ impl Engine {
         self.add(who, Op::Mkdir, (dir, name), |parent| disk::mkdir(parent.as_fd(), name.as_os(), mode))
     }
 
-    pub(crate) fn mknod(&self, who: &Caller, dir: ObjectId, name: &Name, mode: u32, rdev: u32) -> Result<Entry> {
+    pub(crate) fn mknod(
+        &self,
+        who: &Caller,
+        dir: ObjectId,
+        name: &Name,
+        mode: u32,
+        rdev: u32,
+    ) -> Result<Entry> {
         self.add(who, Op::Mknod, (dir, name), |parent| disk::mknod(parent.as_fd(), name.as_os(), mode, rdev))
     }
 
@@ -178,7 +191,14 @@ impl Engine {
         made
     }
 
-    fn link_inner(&self, st: &mut State, who: &Caller, object: ObjectId, dir: ObjectId, name: &Name) -> Result<Entry> {
+    fn link_inner(
+        &self,
+        st: &mut State,
+        who: &Caller,
+        object: ObjectId,
+        dir: ObjectId,
+        name: &Name,
+    ) -> Result<Entry> {
         let new_dir = st.dir_fd(dir)?;
         let visible = Self::attr_visible(st, who);
         let before = self.before(st, who, object, visible, None);
@@ -221,7 +241,8 @@ impl Engine {
         let parent = st.dir_fd(dir)?;
         let stat = disk::stat_at(parent.as_fd(), name.as_os())?;
         let losing = self.losing(st, who, dir, name, &stat)?;
-        let before = losing.as_ref().and_then(|l| self.before(st, who, l.object, Self::attr_visible(st, who), None));
+        let before =
+            losing.as_ref().and_then(|l| self.before(st, who, l.object, Self::attr_visible(st, who), None));
         let (_, visible) = self.rebind(st, who, &[dir], |_| {
             if op == Op::Rmdir {
                 disk::rmdir(parent.as_fd(), name.as_os())?;
@@ -238,8 +259,16 @@ impl Engine {
     }
 
     /// What has to be kept of an object that is about to lose a name.
-    fn losing(&self, st: &mut State, who: &Caller, dir: ObjectId, name: &Name, stat: &Stat) -> Result<Option<Losing>> {
-        let late = st.world.removal_is_seen_late(who.client) || st.world.names_need_past(who.client, &[(dir, name)]);
+    fn losing(
+        &self,
+        st: &mut State,
+        who: &Caller,
+        dir: ObjectId,
+        name: &Name,
+        stat: &Stat,
+    ) -> Result<Option<Losing>> {
+        let late =
+            st.world.removal_is_seen_late(who.client) || st.world.names_need_past(who.client, &[(dir, name)]);
         let object = match st.objects.known(stat.key) {
             Some(object) => object,
             None if late => st.objects.intern(stat, dir, name),
@@ -271,6 +300,7 @@ impl Engine {
             return;
         }
         if let Some(object) = st.objects.get_mut(object) {
+            object.shown_until = object.shown_until.max(visible);
             if object.at.as_ref().is_some_and(|(d, n)| *d == dir && n == name) {
                 object.at = None;
             }
@@ -330,7 +360,8 @@ impl Engine {
             _ => None,
         };
         let swapped = target.filter(|_| exchange).map(|t| st.objects.intern(&t, new_dir, new_name));
-        let before = losing.as_ref().and_then(|l| self.before(st, who, l.object, Self::attr_visible(st, who), None));
+        let before =
+            losing.as_ref().and_then(|l| self.before(st, who, l.object, Self::attr_visible(st, who), None));
         let dirs: &[ObjectId] = if dir == new_dir { &[dir] } else { &[dir, new_dir] };
         let (version, visible) = self.rebind(st, who, dirs, |st| {
             disk::rename(from.as_fd(), name.as_os(), to.as_fd(), new_name.as_os(), flags)?;

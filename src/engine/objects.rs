@@ -62,6 +62,8 @@ pub(crate) struct Object {
     pub(crate) anchor: Option<Arc<OwnedFd>>,
     pub(crate) open: Vec<Arc<OpenFile>>,
     pub(crate) dead: Option<Removal>,
+    /// Until when someone may be shown it at a name that it has lost already.
+    pub(crate) shown_until: Time,
     /// Under a manual clock: when its attributes last changed, which no system call can set.
     pub(crate) ctime: Option<Stamp>,
     pub(crate) last: Option<LastCommit>,
@@ -93,6 +95,7 @@ impl Objects {
             anchor: Some(Arc::new(fd)),
             open: Vec::new(),
             dead: None,
+            shown_until: Time::ZERO,
             ctime: None,
             last: None,
             refs: 1,
@@ -159,8 +162,18 @@ impl Objects {
         }
         let at = Some((dir, name.clone()));
         let (kind, key) = (stat.attr.kind, stat.key);
-        let object =
-            Object { key, kind, at, anchor: None, open: Vec::new(), dead: None, ctime: None, last: None, refs: 0 };
+        let object = Object {
+            key,
+            kind,
+            at,
+            anchor: None,
+            open: Vec::new(),
+            dead: None,
+            shown_until: Time::ZERO,
+            ctime: None,
+            last: None,
+            refs: 0,
+        };
         self.table.insert(id, object);
         id
     }
@@ -184,8 +197,12 @@ impl Objects {
         if self.table.len() < self.sweep_at {
             return Vec::new();
         }
-        let parents: crate::model::hash::Set<ObjectId> =
-            self.table.values().filter(|o| o.refs > 0).filter_map(|o| o.at.as_ref().map(|(dir, _)| *dir)).collect();
+        let parents: crate::model::hash::Set<ObjectId> = self
+            .table
+            .values()
+            .filter(|o| o.refs > 0)
+            .filter_map(|o| o.at.as_ref().map(|(dir, _)| *dir))
+            .collect();
         let unused = |id: &ObjectId, o: &Object| o.refs == 0 && !parents.contains(id) && !remembered(*id);
         let gone: Vec<(ObjectId, Key)> =
             self.table.iter().filter(|(id, o)| unused(id, o)).map(|(id, o)| (*id, o.key)).collect();

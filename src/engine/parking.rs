@@ -53,7 +53,12 @@ const PLACES: usize = 65_536;
 
 impl Parking {
     /// Parks an operation; when there is no place (any more), it is given back to be answered at once.
-    pub(super) fn park(&self, client: ClientId, rule: Arc<Rule>, resume: Parked) -> Result<Ticket, (Parked, Errno)> {
+    pub(super) fn park(
+        &self,
+        client: ClientId,
+        rule: Arc<Rule>,
+        resume: Parked,
+    ) -> Result<Ticket, (Parked, Errno)> {
         let mut lot = self.lot.lock();
         if lot.closed.contains(&client) {
             return Err((resume, Errno::EIO));

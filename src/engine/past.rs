@@ -150,7 +150,9 @@ impl Engine {
         });
         let version = st.world.commit(who.client, object, visible, who.now, change);
         st.committed(object, version, who);
-        self.stay_within_budget(st, who);
+        // The past that this has added may be too much; unflushed bytes are dealt with where they are written.
+        let _ = st.world.enforce_budget();
+        st.note_collapse(who);
         version
     }
 
@@ -172,10 +174,10 @@ impl Engine {
             .collect();
         let (version, visible) = st.world.bind(who.client, who.now, &rebinds);
         for (dir, before) in dirs.iter().zip(before) {
-            if self.calendar.decides {
-                if let Ok(fd) = st.dir_fd(*dir) {
-                    self.touch(st, who, *dir, Target::Fd(fd.as_fd()), Touched::Content);
-                }
+            if self.calendar.decides
+                && let Ok(fd) = st.dir_fd(*dir)
+            {
+                self.touch(st, who, *dir, Target::Fd(fd.as_fd()), Touched::Content);
             }
             self.after(st, who, *dir, visible, before);
         }
@@ -189,12 +191,22 @@ impl Engine {
     }
 
     /// Keeps a removed object as long as someone may still be shown it.
-    pub(super) fn retain(&self, st: &mut State, who: &Caller, id: ObjectId, removal: Removal, anchor: Option<Arc<OwnedFd>>) {
+    pub(super) fn retain(
+        &self,
+        st: &mut State,
+        who: &Caller,
+        id: ObjectId,
+        removal: Removal,
+        anchor: Option<Arc<OwnedFd>>,
+    ) {
         let late = st.world.removal_is_seen_late(who.client);
+        let lost_before = st.objects.get(id).map_or(Time::ZERO, |o| o.shown_until);
+        let removal = Removal { visible: removal.visible.max(lost_before), ..removal };
         st.objects.kill(id, removal, anchor);
         st.world.erase(id);
         if late {
-            let ttl = st.clients.keys().map(|c| st.world.knobs(*c).file_ttl).max().unwrap_or_default();
+            let knobs = st.clients.keys().map(|c| st.world.knobs(*c));
+            let ttl = knobs.map(|k| k.file_ttl.max(k.dir_ttl)).max().unwrap_or_default();
             if let Some(object) = st.objects.get_mut(id) {
                 object.refs += 1;
             }
@@ -204,6 +216,7 @@ impl Engine {
         st.unused(id);
     }
 
+    /// Gives up pasts, and then flushes the oldest unflushed bytes, until memory is within the budget.
     pub(super) fn stay_within_budget(&self, st: &mut State, who: &Caller) {
         // Each flush frees what it flushed, so this ends; the bound is for the reader.
         for _ in 0..1024 {
@@ -219,7 +232,8 @@ impl Engine {
 impl State {
     /// Lets go of removed objects that nobody can be shown any more.
     pub(super) fn release_retained(&mut self, now: Time) {
-        while self.retained.front().is_some_and(|(until, _)| *until <= now) || self.retained.len() > RETAINED {
+        while self.retained.front().is_some_and(|(until, _)| *until <= now) || self.retained.len() > RETAINED
+        {
             let Some((_, id)) = self.retained.pop_front() else { break };
             if let Some(object) = self.objects.get_mut(id) {
                 object.refs -= 1;

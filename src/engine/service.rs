@@ -180,7 +180,9 @@ impl Engine {
                 Effect::Panic => return Admission::Panic,
                 Effect::Fail(errno) => (errno, Why::Injected),
             },
-            None if op.is_droppable() && st.draw(who, op, &path.to_path(), place) => (Errno::EIO, Why::Dropped),
+            None if op.is_droppable() && st.draw(who, op, &path.to_path(), place) => {
+                (Errno::EIO, Why::Dropped)
+            }
             None => return Admission::Pass,
         };
         let mut event = st.event(who, op, path);
@@ -301,8 +303,12 @@ impl Engine {
     /// What `client` sees at `path`, why, and what the truth is, in one sentence. None when there is no such client.
     pub(crate) fn explain(&self, client: &str, path: &Path, now: Time) -> Option<String> {
         let mut st = self.lock();
-        let (id, name) = st.clients.iter().find(|(_, c)| &*c.name == client).map(|(id, c)| (*id, c.name.clone()))?;
-        Some(st.explain(id, &name, path, now).unwrap_or_else(|e| format!("`{}` cannot be looked at: {e}", path.display())))
+        let (id, name) =
+            st.clients.iter().find(|(_, c)| &*c.name == client).map(|(id, c)| (*id, c.name.clone()))?;
+        Some(
+            st.explain(id, &name, path, now)
+                .unwrap_or_else(|e| format!("`{}` cannot be looked at: {e}", path.display())),
+        )
     }
 }
 
@@ -351,7 +357,11 @@ impl State {
         let shown = path.display();
         let mut here = ObjectId::ROOT;
         let mut last: Option<(ObjectId, Name)> = None;
-        let parts: Vec<PathBuf> = path.components().filter(|c| matches!(c, Component::Normal(_))).map(|c| c.as_os_str().into()).collect();
+        let parts: Vec<PathBuf> = path
+            .components()
+            .filter(|c| matches!(c, Component::Normal(_)))
+            .map(|c| c.as_os_str().into())
+            .collect();
         for (i, part) in parts.iter().enumerate() {
             let dir = self.dir_fd(here)?;
             let entry = Name::new(part.as_os_str());
@@ -360,7 +370,9 @@ impl State {
             last = Some((here, entry));
             match object {
                 Some(object) => here = object,
-                None if i + 1 == parts.len() => return Ok(self.explain_missing(client, name, path, last, now)),
+                None if i + 1 == parts.len() => {
+                    return Ok(self.explain_missing(client, name, path, last, now));
+                }
                 None => return Ok(format!("the truth has no `{}` on the way to `{shown}`", part.display())),
             }
         }
@@ -369,17 +381,30 @@ impl State {
             match self.world.peek_name(client, *dir, entry, now) {
                 Sight::Cached(None, age) => {
                     let ttl = self.world.knobs(client).negative_ttl;
-                    let _ = write!(text, "{name} does not see `{shown}`: it was told so {} ago and believes it for {}", s(age), s(ttl));
+                    let _ = write!(
+                        text,
+                        "{name} does not see `{shown}`: it was told so {} ago and believes it for {}",
+                        s(age),
+                        s(ttl)
+                    );
                 }
                 Sight::Past(None) => {
                     let _ = write!(text, "{name} does not see `{shown}` yet: its rename_delay is not over");
                 }
                 Sight::Cached(Some(o), age) if o != here => {
                     let ttl = self.world.knobs(client).dir_ttl;
-                    let _ = write!(text, "{name} sees another file at `{shown}`, looked up {} ago and believed for {}", s(age), s(ttl));
+                    let _ = write!(
+                        text,
+                        "{name} sees another file at `{shown}`, looked up {} ago and believed for {}",
+                        s(age),
+                        s(ttl)
+                    );
                 }
                 Sight::Past(Some(o)) if o != here => {
-                    let _ = write!(text, "{name} still sees the file that was at `{shown}` before: the rename_delay is not over");
+                    let _ = write!(
+                        text,
+                        "{name} still sees the file that was at `{shown}` before: the rename_delay is not over"
+                    );
                 }
                 _ => {}
             }
@@ -391,7 +416,11 @@ impl State {
         match self.objects.get(here).and_then(|o| o.last) {
             Some(last) => {
                 let author = self.clients.get(&last.author).map_or("a client that is gone", |c| &c.name);
-                let _ = write!(text, "; the truth is {} ({size} bytes), committed by {author} at t={}", last.version, last.at);
+                let _ = write!(
+                    text,
+                    "; the truth is {} ({size} bytes), committed by {author} at t={}",
+                    last.version, last.at
+                );
             }
             None => {
                 let _ = write!(text, "; the truth is as it was found ({size} bytes)");
@@ -400,7 +429,14 @@ impl State {
         Ok(text)
     }
 
-    fn explain_object(&self, client: ClientId, name: &str, path: &Path, object: ObjectId, now: Time) -> String {
+    fn explain_object(
+        &self,
+        client: ClientId,
+        name: &str,
+        path: &Path,
+        object: ObjectId,
+        now: Time,
+    ) -> String {
         let shown = path.display();
         let view = self.world.view(client);
         let mut text = match self.world.peek_object(client, object, now) {
@@ -414,26 +450,47 @@ impl State {
                 )
             }
             Sight::Past(found) => {
-                format!("{name} sees {} of `{shown}` ({} bytes): the newest is not visible to it yet", found.version, found.attr.size)
+                format!(
+                    "{name} sees {} of `{shown}` ({} bytes): the newest is not visible to it yet",
+                    found.version, found.attr.size
+                )
             }
             Sight::Truth => format!("{name} sees the truth of `{shown}` when it asks"),
         };
         if let Some(dirty) = view.dirty.get(&object) {
-            let _ = write!(text, ", with {} bytes of its own that are flushed at t={}", dirty.extents.bytes(), dirty.deadline);
+            let _ = write!(
+                text,
+                ", with {} bytes of its own that are flushed at t={}",
+                dirty.extents.bytes(),
+                dirty.deadline
+            );
         }
         text
     }
 
-    fn explain_missing(&self, client: ClientId, name: &str, path: &Path, last: Option<(ObjectId, Name)>, now: Time) -> String {
+    fn explain_missing(
+        &self,
+        client: ClientId,
+        name: &str,
+        path: &Path,
+        last: Option<(ObjectId, Name)>,
+        now: Time,
+    ) -> String {
         let shown = path.display();
         let sight = last.map(|(dir, entry)| self.world.peek_name(client, dir, &entry, now));
         match sight {
             Some(Sight::Cached(Some(_), age)) => {
                 let ttl = self.world.knobs(client).dir_ttl;
-                format!("{name} still sees `{shown}`, looked up {} ago and believed for {}; the truth has no such file", s(age), s(ttl))
+                format!(
+                    "{name} still sees `{shown}`, looked up {} ago and believed for {}; the truth has no such file",
+                    s(age),
+                    s(ttl)
+                )
             }
             Some(Sight::Past(Some(_))) => {
-                format!("{name} still sees `{shown}`: the rename_delay of its removal is not over; the truth has no such file")
+                format!(
+                    "{name} still sees `{shown}`: the rename_delay of its removal is not over; the truth has no such file"
+                )
             }
             _ => format!("{name} does not see `{shown}`, and the truth has no such file"),
         }

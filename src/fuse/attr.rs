@@ -36,7 +36,10 @@ fn stamp(time: SystemTime) -> Stamp {
         Err(before) => {
             let d = before.duration();
             let up = u32::from(d.subsec_nanos() > 0);
-            Stamp { secs: -(d.as_secs() as i64) - i64::from(up), nanos: up * 1_000_000_000 - d.subsec_nanos() }
+            Stamp {
+                secs: -(d.as_secs() as i64) - i64::from(up),
+                nanos: up * 1_000_000_000 - d.subsec_nanos(),
+            }
         }
     }
 }
@@ -89,7 +92,11 @@ mod tests {
 
     #[test]
     fn times_before_1970_survive_the_way_there_and_back() {
-        for s in [Stamp { secs: -1, nanos: 999_999_999 }, Stamp { secs: -5, nanos: 0 }, Stamp { secs: 0, nanos: 1 }] {
+        for s in [
+            Stamp { secs: -1, nanos: 999_999_999 },
+            Stamp { secs: -5, nanos: 0 },
+            Stamp { secs: 0, nanos: 1 },
+        ] {
             assert_eq!(stamp(system_time(s)), s);
         }
     }

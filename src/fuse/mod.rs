@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 
 use crate::engine::{Engine, Entry, Handle, Lock, LockKind, LockOutcome, Place, SetAttr};
@@ -63,8 +64,9 @@ fn send_ok(reply: ReplyEmpty, (): ()) {
     reply.ok();
 }
 
-/// Every read and write comes to us: the kernel keeps no pages, except of mappings.
-const OPENED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
+/// Every read and write comes to us: the kernel keeps no pages, except of mappings. One write that hangs does not hold up
+/// other writes of the file.
+const OPENED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES);
 
 /// An extended attribute, or first its size.
 fn send_xattr(size: u32) -> impl FnOnce(ReplyXattr, Vec<u8>) + Send {
@@ -97,7 +99,13 @@ impl Filesystem for Adapter {
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
-        self.0.serve(req, (Op::Lookup, place), reply, move |engine, who| engine.lookup(who, dir, &name), send_entry);
+        self.0.serve(
+            req,
+            (Op::Lookup, place),
+            reply,
+            move |engine, who| engine.lookup(who, dir, &name),
+            send_entry,
+        );
     }
 
     fn forget(&self, req: &Request, ino: INodeNo, nlookup: u64) {
@@ -108,10 +116,25 @@ impl Filesystem for Adapter {
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
         let id = object(ino);
         let send = |reply: ReplyData, target: Vec<u8>| reply.data(&target);
-        self.0.serve(req, (Op::Readlink, Place::Object(id)), reply, move |engine, who| engine.readlink(who, id), send);
+        self.0.serve(
+            req,
+            (Op::Readlink, Place::Object(id)),
+            reply,
+            move |engine, who| engine.readlink(who, id),
+            send,
+        );
     }
 
-    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
         let work = move |engine: &Engine, who: &_| engine.mknod(who, dir, &name, mode, rdev);
@@ -121,19 +144,37 @@ impl Filesystem for Adapter {
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
-        self.0.serve(req, (Op::Mkdir, place), reply, move |engine, who| engine.mkdir(who, dir, &name, mode), send_entry);
+        self.0.serve(
+            req,
+            (Op::Mkdir, place),
+            reply,
+            move |engine, who| engine.mkdir(who, dir, &name, mode),
+            send_entry,
+        );
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
-        self.0.serve(req, (Op::Unlink, place), reply, move |engine, who| engine.unlink(who, dir, &name), send_ok);
+        self.0.serve(
+            req,
+            (Op::Unlink, place),
+            reply,
+            move |engine, who| engine.unlink(who, dir, &name),
+            send_ok,
+        );
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
-        self.0.serve(req, (Op::Rmdir, place), reply, move |engine, who| engine.rmdir(who, dir, &name), send_ok);
+        self.0.serve(
+            req,
+            (Op::Rmdir, place),
+            reply,
+            move |engine, who| engine.rmdir(who, dir, &name),
+            send_ok,
+        );
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
@@ -283,7 +324,13 @@ impl Filesystem for Adapter {
         let flags = open_flags(flags);
         let work = move |engine: &Engine, who: &_| engine.create(who, dir, &name, mode, flags, how);
         let send = |reply: ReplyCreate, (entry, h): (Entry, Handle)| {
-            reply.created(&TTL, &file_attr(entry.object, &entry.attr), Generation(0), FileHandle(h.0), OPENED);
+            reply.created(
+                &TTL,
+                &file_attr(entry.object, &entry.attr),
+                Generation(0),
+                FileHandle(h.0),
+                OPENED,
+            );
         };
         self.0.serve(req, (Op::Create, place), reply, work, send);
     }
@@ -375,12 +422,19 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (id, h) = (object(ino), handle(fh));
-        let work =
-            move |engine: &Engine, who: &_| engine.allocate(who, id, h, offset, length, mode as u32);
+        let work = move |engine: &Engine, who: &_| engine.allocate(who, id, h, offset, length, mode as u32);
         self.0.serve(req, (Op::Fallocate, Place::Object(id)), reply, work, send_ok);
     }
 
-    fn lseek(&self, req: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
         let (id, h, at, hole) = (object(ino), handle(fh), offset.max(0) as u64, whence == libc::SEEK_HOLE);
         let work = move |engine: &Engine, who: &_| engine.seek(who, id, h, at, hole);
         let send = |reply: ReplyLseek, at: u64| reply.offset(at as i64);
@@ -419,7 +473,9 @@ impl Filesystem for Adapter {
     fn readdir(&self, req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let who = self.0.caller(req);
         let done = self.0.quietly(Op::Readdir, |engine| {
-            let add = |next, id: ObjectId, kind, name: &OsStr| reply.add(INodeNo(id.0), next, file_type(kind), name);
+            let add = |next, id: ObjectId, kind, name: &OsStr| {
+                reply.add(INodeNo(id.0), next, file_type(kind), name)
+            };
             engine.read_dir(&who, handle(fh), offset, add)
         });
         match done {
@@ -493,7 +549,8 @@ impl Filesystem for Adapter {
             Err(e) => reply.error(errno(e)),
         });
         // fuser answers a reply that is dropped, in a panic, with EIO.
-        let asked = self.0.quietly(Op::Lock, |engine| engine.set_lock(&who, (id, h), owner.0, lock, sleep, answer));
+        let asked =
+            self.0.quietly(Op::Lock, |engine| engine.set_lock(&who, (id, h), owner.0, lock, sleep, answer));
         match asked.unwrap_or(LockOutcome::Done) {
             LockOutcome::Done => {}
             LockOutcome::Waiting(number) => self.0.watch_lock(id, number, who.pid),

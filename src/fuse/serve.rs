@@ -62,8 +62,18 @@ macro_rules! answers {
 }
 
 answers!(
-    ReplyEmpty, ReplyData, ReplyEntry, ReplyAttr, ReplyOpen, ReplyWrite, ReplyStatfs, ReplyCreate, ReplyLock, ReplyXattr,
-    ReplyLseek, ReplyDirectory
+    ReplyEmpty,
+    ReplyData,
+    ReplyEntry,
+    ReplyAttr,
+    ReplyOpen,
+    ReplyWrite,
+    ReplyStatfs,
+    ReplyCreate,
+    ReplyLock,
+    ReplyXattr,
+    ReplyLseek,
+    ReplyDirectory
 );
 
 impl Core {
@@ -124,7 +134,9 @@ impl Core {
             match self.engine.admit(&who, op, place) {
                 Admission::Pass => {}
                 Admission::Fail(e) => return reply.fail(e),
-                Admission::Panic => return self.run(&who, op, reply, |_, _| -> Result<T> { panic!("injected") }, send),
+                Admission::Panic => {
+                    return self.run(&who, op, reply, |_, _| -> Result<T> { panic!("injected") }, send);
+                }
                 Admission::Park(rule) => {
                     let core = self.clone();
                     let resume = Box::new(move |wake| match wake {

@@ -89,7 +89,8 @@ impl Serving {
         self.0.as_ref().map_or(Path::new(""), |live| &live.mounted.path)
     }
 
-    /// Waits until the session has ended by itself, at most for `limit`; whether it has.
+    /// Waits until the session has ended by itself, because someone else took the mount away, at most for `limit`; whether
+    /// it has.
     pub(crate) fn wait_ended(&self, limit: Duration) -> bool {
         self.0.as_ref().is_none_or(|live| live.thread.wait(limit))
     }

@@ -34,9 +34,9 @@ struct Back;
 
 impl Drop for Back {
     fn drop(&mut self) {
+        static OWN: OnceLock<Vec<u32>> = OnceLock::new();
         raw::set_fs_uid(0);
         raw::set_fs_gid(rustix::process::getegid().as_raw());
-        static OWN: OnceLock<Vec<u32>> = OnceLock::new();
         raw::set_groups(OWN.get_or_init(|| groups_of(std::process::id())));
     }
 }

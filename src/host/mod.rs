@@ -20,8 +20,8 @@ pub(crate) mod identity;
 pub(crate) mod mounting;
 pub(crate) mod preflight;
 pub(crate) mod server;
-pub(crate) mod signals;
 pub(crate) mod sever;
+pub(crate) mod signals;
 pub(crate) mod sweep;
 pub(crate) mod unmount;
 

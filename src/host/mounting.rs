@@ -93,8 +93,7 @@ fn mount(spec: &Spec, path: &Path, device: &OwnedFd, ordinary_user: bool) -> rus
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let allow_other = if spec.allow_other { ",allow_other" } else { "" };
     let fd = device.as_raw_fd();
-    let options =
-        format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid}{allow_other}");
+    let options = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid}{allow_other}");
     let options = CString::new(options).map_err(|_| Errno::INVAL)?;
     // A test that runs as root expects set-uid bits and devices to work as they do on the backing.
     let flags = if ordinary_user { MountFlags::NOSUID | MountFlags::NODEV } else { MountFlags::empty() };

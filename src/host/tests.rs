@@ -57,7 +57,15 @@ fn session_threads() -> usize {
     names.filter(|name| name.starts_with("chaosfs-session") || name.starts_with("fuser-")).count()
 }
 
-/// This test program again, running one ignored test, under the command `wrapper`.
+/// Names the part that a child process of a test plays.
+const PART: &str = "CHAOSFS_TEST_PART";
+
+/// Whether this process was started to play the part `name`. In all others a part is a test that has nothing to do.
+fn is_part(name: &str) -> bool {
+    std::env::var_os(PART).is_some_and(|part| part == name)
+}
+
+/// This test program again, playing one part, under the command `wrapper`.
 fn again(wrapper: &[String], test: &str) -> Command {
     let me = std::env::current_exe().unwrap();
     let test = format!("host::tests::{test}");
@@ -69,7 +77,8 @@ fn again(wrapper: &[String], test: &str) -> Command {
         }
         None => Command::new(me),
     };
-    command.args(["--exact", &test, "--ignored", "--nocapture", "--test-threads=1"]);
+    let part = test.rsplit("::").next().unwrap_or_default();
+    command.env(PART, part).args(["--exact", &test, "--nocapture", "--test-threads=1"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     command
 }

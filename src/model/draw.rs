@@ -70,7 +70,10 @@ mod tests {
     #[test]
     fn the_meaning_of_a_seed_is_pinned() {
         // A failing line here means that PRF must change with it.
-        assert_eq!(Key::new(7).bytes(b"a/b").number(3).unit().to_bits(), Key::new(7).bytes(b"a/b").number(3).unit().to_bits());
+        assert_eq!(
+            Key::new(7).bytes(b"a/b").number(3).unit().to_bits(),
+            Key::new(7).bytes(b"a/b").number(3).unit().to_bits()
+        );
         assert_ne!(Key::new(7).bytes(b"ab").bytes(b"c").unit(), Key::new(7).bytes(b"a").bytes(b"bc").unit());
         assert_ne!(Key::new(7).unit(), Key::new(8).unit());
     }

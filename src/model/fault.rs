@@ -78,7 +78,13 @@ impl Rule {
             })
         });
         let glob = glob.transpose()?;
-        Ok(Rule { effect: fault.effect, on: fault.on, glob, text: format!("{fault:?}"), hits: AtomicU64::new(0) })
+        Ok(Rule {
+            effect: fault.effect,
+            on: fault.on,
+            glob,
+            text: format!("{fault:?}"),
+            hits: AtomicU64::new(0),
+        })
     }
 
     /// Whether the rule is meant for this operation, and counts it if so. `path` is only asked for where it matters.

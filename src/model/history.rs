@@ -121,6 +121,7 @@ impl Event {
     }
 
     /// How it ended: the bytes moved (0 where none are), or the error number.
+    #[allow(clippy::missing_errors_doc)] // this is not an operation that fails, it tells of one
     pub fn result(&self) -> Result<u64, Errno> {
         self.result
     }

@@ -33,7 +33,8 @@ impl Register {
     /// R2: the last value that is the client's own, visible by now, or revealed; and whether it is the newest.
     fn seen(&self, client: ClientId, now: Time) -> Option<Option<ObjectId>> {
         let told = self.revealed.iter().find(|(c, _)| *c == client).map_or(Version(0), |(_, v)| *v);
-        let last = self.binds.iter().rposition(|b| b.author == client || b.visible <= now || b.version <= told);
+        let last =
+            self.binds.iter().rposition(|b| b.author == client || b.visible <= now || b.version <= told);
         match last {
             Some(i) if i + 1 == self.binds.len() => None,
             Some(i) => Some(self.binds[i].value),
@@ -84,7 +85,13 @@ impl Names {
     }
 
     /// What `client` sees of a name if it asks now, where that is not the truth.
-    pub(crate) fn past(&self, client: ClientId, dir: ObjectId, name: &[u8], now: Time) -> Option<Option<ObjectId>> {
+    pub(crate) fn past(
+        &self,
+        client: ClientId,
+        dir: ObjectId,
+        name: &[u8],
+        now: Time,
+    ) -> Option<Option<ObjectId>> {
         self.dirs.get(&dir)?.get(name)?.seen(client, now)
     }
 

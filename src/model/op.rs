@@ -129,7 +129,10 @@ impl Op {
     /// Whether a program asks for it with a system call of its own. How many look-ups and getattrs the kernel adds
     /// differs from kernel to kernel, so chance never falls on those.
     pub(crate) fn is_droppable(self) -> bool {
-        !matches!(self, Op::Lookup | Op::Getattr | Op::Access | Op::Flush | Op::Fsyncdir | Op::Statfs | Op::Lock)
+        !matches!(
+            self,
+            Op::Lookup | Op::Getattr | Op::Access | Op::Flush | Op::Fsyncdir | Op::Statfs | Op::Lock
+        )
     }
 }
 

@@ -15,6 +15,9 @@ use super::time::Time;
 /// How many names, and how many objects, one client remembers at most.
 const CACHED: usize = 65_536;
 
+/// How many entries the listings that one client remembers have at most, together.
+const LISTED: usize = 1 << 20;
+
 /// A believed name.
 #[derive(Clone, Copy, Debug)]
 struct Dent {
@@ -75,13 +78,23 @@ pub(crate) struct View {
     pub(crate) knobs: Knobs,
     dirs: Map<ObjectId, Dir>,
     names: usize,
+    /// Entries of listings that were remembered since they were last all forgotten.
+    listed: usize,
     pins: Map<ObjectId, Pin>,
     pub(crate) dirty: Map<ObjectId, Dirty>,
 }
 
 impl View {
     pub(crate) fn new(client: ClientId, knobs: Knobs) -> Self {
-        View { client, knobs, dirs: Map::default(), names: 0, pins: Map::default(), dirty: Map::default() }
+        View {
+            client,
+            knobs,
+            dirs: Map::default(),
+            names: 0,
+            listed: 0,
+            pins: Map::default(),
+            dirty: Map::default(),
+        }
     }
 
     pub(crate) fn ttl(&self, kind: Kind) -> Duration {
@@ -120,7 +133,7 @@ impl View {
         }
         if self.names >= CACHED {
             self.dirs.clear();
-            self.names = 0;
+            (self.names, self.listed) = (0, 0);
         }
         let dents = &mut self.dirs.entry(dir).or_default().dents;
         if dents.insert(name.clone(), Dent { value, fetched: now, until: now.after(ttl) }).is_none() {
@@ -158,6 +171,11 @@ impl View {
 
     pub(crate) fn believe_listing(&mut self, dir: ObjectId, listing: &Listing, now: Time) {
         if !self.knobs.dir_ttl.is_zero() {
+            if self.listed + listing.len() > LISTED {
+                self.dirs.clear();
+                (self.names, self.listed) = (0, 0);
+            }
+            self.listed += listing.len();
             let until = now.after(self.knobs.dir_ttl);
             let believed = Believed { listing: listing.clone(), fetched: now, until };
             self.dirs.entry(dir).or_default().listing = Some(believed);
@@ -208,7 +226,7 @@ impl View {
     /// Forgets everything that was only cached.
     pub(crate) fn forget_all(&mut self) {
         self.dirs.clear();
-        self.names = 0;
+        (self.names, self.listed) = (0, 0);
         self.pins.clear();
     }
 

@@ -137,7 +137,13 @@ impl World {
     }
 
     /// R5, R2: what `client` sees of a name. After `Truth` the engine looks at the disk and tells [`Self::believe_name`].
-    pub(crate) fn name(&mut self, client: ClientId, dir: ObjectId, name: &Name, now: Time) -> Sight<Option<ObjectId>> {
+    pub(crate) fn name(
+        &mut self,
+        client: ClientId,
+        dir: ObjectId,
+        name: &Name,
+        now: Time,
+    ) -> Sight<Option<ObjectId>> {
         let seen = self.peek_name(client, dir, name, now);
         if let Sight::Past(past) = seen {
             self.believe_name(client, dir, name, past, now);
@@ -292,7 +298,9 @@ impl World {
         if let Some(pin) = self.views[&client].pin(object, now) {
             return Sight::Cached(Found { version: pin.version, attr: pin.attr }, now.since(pin.fetched));
         }
-        self.inodes.past(client, object, now).map_or(Sight::Truth, |(version, attr)| Sight::Past(Found { version, attr }))
+        self.inodes
+            .past(client, object, now)
+            .map_or(Sight::Truth, |(version, attr)| Sight::Past(Found { version, attr }))
     }
 
     /// R5, R2: what `client` sees of an object, without its own unflushed bytes. After `Truth` the engine looks at the

@@ -154,7 +154,10 @@ fn a_panic_in_a_handler_is_an_error_for_the_program_and_told_at_the_end() {
     drop(bug);
     assert_eq!(std::fs::read(m.join("f")).unwrap(), b"x", "the mount goes on");
     let error = goes_away(m, Mount::unmount).unwrap_err();
-    assert!(matches!(&error, Error::HandlerPanicked { client, op, .. } if client == "victim" && op == "open"), "{error}");
+    assert!(
+        matches!(&error, Error::HandlerPanicked { client, op, .. } if client == "victim" && op == "open"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -175,7 +178,8 @@ fn a_panicking_test_leaves_no_mount() {
 fn guards_that_drop_at_the_same_time_do_not_wait_for_each_other() {
     let backing = dir();
     let mounts: Vec<_> = (0..8).map(|_| strict().mount(backing.path()).unwrap()).collect();
-    let threads: Vec<_> = mounts.into_iter().map(|m| std::thread::spawn(move || goes_away(m, Mount::unmount))).collect();
+    let threads: Vec<_> =
+        mounts.into_iter().map(|m| std::thread::spawn(move || goes_away(m, Mount::unmount))).collect();
     threads.into_iter().for_each(|t| t.join().unwrap().unwrap());
 }
 
@@ -183,11 +187,16 @@ fn guards_that_drop_at_the_same_time_do_not_wait_for_each_other() {
 fn a_guard_leaves_alone_what_was_mounted_in_its_place_and_does_not_mind_that_its_own_is_gone() {
     let (backing, at) = (dir(), dir());
     let first = strict().at(at.path()).mount(backing.path()).unwrap();
+    assert!(!first.wait_unmounted(Duration::ZERO));
     let gone = Command::new("umount").arg(at.path()).status().unwrap();
     assert!(gone.success());
+    assert!(first.wait_unmounted(Duration::from_secs(5)), "the guard notices");
     let second = strict().at(at.path()).mount(backing.path()).unwrap();
     let _ = first.unmount();
-    assert!(is_mounted(second.path()), "the second was mounted in the same place and is not the first's to take away");
+    assert!(
+        is_mounted(second.path()),
+        "the second was mounted in the same place and is not the first's to take away"
+    );
     std::fs::write(second.join("f"), "x").unwrap();
     second.unmount().unwrap();
 }

@@ -3,4 +3,6 @@
 
 mod examples;
 mod guard;
+mod preflight;
+mod processes;
 mod tidy;

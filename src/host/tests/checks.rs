@@ -83,8 +83,11 @@ fn fuse_works_here() {
 
 /// What an ordinary user is told; the parts are played under different conditions.
 #[test]
-#[ignore = "runs in a process of its own, started by the tests below"]
 fn as_a_user() {
+    // Runs in a process of its own, started by the tests below.
+    if !super::is_part("as_a_user") {
+        return;
+    }
     let path = dir();
     let mount = |allow_other| {
         let spec = Spec { allow_other, ..Spec::new(&path) };

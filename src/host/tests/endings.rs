@@ -49,8 +49,11 @@ fn park(serving: &Serving, remote: &Remote, file: &str) -> thread::JoinHandle<st
 }
 
 #[test]
-#[ignore = "runs in a process of its own, started by the tests below"]
 fn scenarios() {
+    // Runs in a process of its own, started by the tests below.
+    if !super::is_part("scenarios") {
+        return;
+    }
     println!("uid {}", rustix::process::getuid().as_raw());
     idle_and_used();
     held();
