@@ -138,7 +138,7 @@ impl Engine {
     ) -> Result<usize> {
         if file.flags.append {
             // The end of the file as this client sees it when it asks now: two clients can append to the same place.
-            moved.at = self.look(st, who, object, true, None)?.0.size;
+            moved.at = self.look(st, who, object, true, None)?.0.attr.size;
         }
         moved.why = Why::Buffered;
         if moved.at.checked_add(data.len() as u64).is_none_or(|end| end > i64::MAX as u64) {
@@ -199,7 +199,7 @@ impl Engine {
         let mut st = self.lock();
         let flushed = self.flush_and_tell(&mut st, who, object);
         let granted = st.locks.unlock_all(who.client, lock_owner, object);
-        let done = st.note(who, Op::Flush, object, Why::Truth, flushed);
+        let done = st.note_flush(who, Op::Flush, object, flushed);
         drop(st);
         granted.into_iter().for_each(|reply| reply(Ok(())));
         done
@@ -218,10 +218,10 @@ impl Engine {
         let mut done = self.flush_and_tell(&mut st, who, object);
         if done.is_ok() {
             drop(st);
-            done = disk::sync(&file.fd, data_only);
+            done = disk::sync(&file.fd, data_only).and(done);
             st = self.lock();
         }
-        st.note(who, Op::Fsync, object, Why::Truth, done)
+        st.note_flush(who, Op::Fsync, object, done)
     }
 
     /// `fsync` of a directory. Names are never held back, so only the disk is asked.
@@ -232,8 +232,8 @@ impl Engine {
     }
 
     /// Flushes, and tells an error of an earlier flush that nobody was told of yet.
-    fn flush_and_tell(&self, st: &mut State, who: &Caller, object: ObjectId) -> Result<()> {
-        let flushed = self.flush_dirty(st, who, object).map(drop);
+    fn flush_and_tell(&self, st: &mut State, who: &Caller, object: ObjectId) -> Result<Option<Version>> {
+        let flushed = self.flush_dirty(st, who, object);
         match st.client(who.client).late_errors.remove(&object) {
             Some(late) => flushed.and(Err(late)),
             None => flushed,
@@ -321,7 +321,7 @@ impl Engine {
                 return disk::seek(&file.fd, at, hole);
             }
             // Of a past state only the size is known for sure: it is all data up to there.
-            let size = self.look(&mut st, who, object, false, None)?.0.size;
+            let size = self.look(&mut st, who, object, false, None)?.0.attr.size;
             if at >= size { Err(Errno::ENXIO) } else { Ok(if hole { size } else { at }) }
         });
         st.note(who, Op::Lseek, object, Why::Truth, done)
@@ -362,6 +362,22 @@ impl Engine {
 }
 
 impl State {
+    /// Writes down a flush, with the version that it made.
+    fn note_flush(
+        &mut self,
+        who: &Caller,
+        op: Op,
+        object: ObjectId,
+        done: Result<Option<Version>>,
+    ) -> Result<()> {
+        let path = self.path_of(object);
+        let mut event = self.event(who, op, path);
+        event.version = done.ok().flatten();
+        event.result = done.map(|_| 0);
+        self.recorder.push(event);
+        done.map(drop)
+    }
+
     fn note_bytes(
         &mut self,
         who: &Caller,

@@ -6,9 +6,11 @@
 mod ancestors;
 mod anomalies;
 mod env;
+mod examples;
 mod guard;
 mod preflight;
 mod processes;
 mod races;
 mod rules;
 mod support;
+mod tidy;
