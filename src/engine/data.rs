@@ -6,12 +6,22 @@ use std::os::fd::AsFd;
 use super::disk::{self, Access, Result, Target};
 use super::handles::Handle;
 use super::{Caller, Engine, Errno, State, Touched};
+use crate::host::identity::as_server;
 use crate::model::history::{Deed, Why};
 use crate::model::ids::{ObjectId, Version};
 use crate::model::op::Op;
 
 /// The largest piece that `copy_file_range` moves at once through the model.
 const COPY_PIECE: usize = 1 << 20;
+
+/// What one `write` asks for besides its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriteHow {
+    /// At the end of the file, wherever that is.
+    pub(crate) append: bool,
+    /// To the disk before it returns.
+    pub(crate) sync: bool,
+}
 
 /// What an event about bytes tells besides its result.
 #[derive(Clone, Copy)]
@@ -83,10 +93,10 @@ impl Engine {
     pub(crate) fn write(
         &self,
         who: &Caller,
-        object: ObjectId,
-        handle: Handle,
+        (object, handle): (ObjectId, Handle),
         at: u64,
         data: &[u8],
+        how: WriteHow,
     ) -> Result<usize> {
         let mut st = self.lock();
         let file = st.file(who, handle)?;
@@ -94,9 +104,9 @@ impl Engine {
         let done = if file.access == Access::Read {
             Err(Errno::EBADF)
         } else if st.world.knobs(who.client).write_delay.is_zero() {
-            self.write_through(&mut st, who, object, &file, &mut moved, data)
+            self.write_through(&mut st, who, (object, &file), &mut moved, data, how)
         } else {
-            self.write_back(&mut st, who, object, &file, &mut moved, data)
+            self.write_back(&mut st, who, object, &mut moved, data, how)
         };
         st.note_bytes(who, Op::Write, object, moved, done)
     }
@@ -105,21 +115,24 @@ impl Engine {
         &self,
         st: &mut State,
         who: &Caller,
-        object: ObjectId,
-        file: &super::objects::OpenFile,
+        (object, file): (ObjectId, &super::objects::OpenFile),
         moved: &mut Moved,
         data: &[u8],
+        how: WriteHow,
     ) -> Result<usize> {
         // Bytes from before the delay was turned off go first.
         self.flush_dirty(st, who, object)?;
         let needs_past = st.world.needs_past(who.client, object, who.now, who.now);
-        if file.flags.append && needs_past {
+        if how.append && needs_past {
             moved.at = st.stat(object)?.attr.size;
         }
         let range = (&file.fd, moved.at, moved.at.saturating_add(data.len() as u64));
-        let at = if file.flags.append { None } else { Some(moved.at) };
+        let at = if how.append { None } else { Some(moved.at) };
         let (n, version) = self.commit(st, who, object, who.now, Some(range), |st| {
             let n = disk::write(&file.fd, at, data)?;
+            if how.sync && !file.flags.sync {
+                disk::sync(&file.fd, true)?;
+            }
             self.touch(st, who, object, Target::Fd(file.fd.as_fd()), Touched::Content);
             Ok(n)
         })?;
@@ -132,11 +145,11 @@ impl Engine {
         st: &mut State,
         who: &Caller,
         object: ObjectId,
-        file: &super::objects::OpenFile,
         moved: &mut Moved,
         data: &[u8],
+        how: WriteHow,
     ) -> Result<usize> {
-        if file.flags.append {
+        if how.append {
             // The end of the file as this client sees it when it asks now: two clients can append to the same place.
             moved.at = self.look(st, who, object, true, None)?.0.attr.size;
         }
@@ -145,7 +158,7 @@ impl Engine {
             return Err(Errno::EFBIG);
         }
         let due = st.world.write(who.client, object, moved.at, data, who.now);
-        if file.flags.sync {
+        if how.sync {
             moved.version = self.flush_dirty(st, who, object)?;
             moved.why = Why::Truth;
         } else if let Some(due) = due {
@@ -227,7 +240,7 @@ impl Engine {
     /// `fsync` of a directory. Names are never held back, so only the disk is asked.
     pub(crate) fn fsync_dir(&self, who: &Caller, dir: ObjectId) -> Result<()> {
         let mut st = self.lock();
-        let done = st.dir_fd(dir).and_then(|fd| disk::sync_dir(fd.as_fd()));
+        let done = st.dir_fd(dir).and_then(|fd| as_server(|| disk::sync_dir(fd.as_fd())));
         st.note(who, Op::Fsyncdir, dir, Why::Truth, done)
     }
 
@@ -357,7 +370,11 @@ impl Engine {
         drop(st);
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(COPY_PIECE)];
         let n = self.read(who, from, from_handle, from_at, &mut bytes)?;
-        if n == 0 { Ok(0) } else { self.write(who, to, to_handle, to_at, &bytes[..n]) }
+        if n == 0 {
+            Ok(0)
+        } else {
+            self.write(who, (to, to_handle), to_at, &bytes[..n], WriteHow { append: false, sync: false })
+        }
     }
 }
 
