@@ -109,6 +109,7 @@ struct Client {
     lookups: Map<ObjectId, u64>,
     /// Errors of flushes that nobody waited for, told once at the next `close` or `fsync`.
     late_errors: Map<ObjectId, Errno>,
+    writers: Map<ObjectId, data::Writers>,
     rules: Vec<Arc<Rule>>,
     /// Whether `rules` or chance can stand in the way.
     armed: service::Armed,

@@ -77,9 +77,9 @@ a fault on fsync of **/*.wal:
 without it:
   app.wal   is safe
 drop_prob 0.2, seed 7: ...X.XXX.X
-  #34 0.000s db: write \"f3\" -> EIO (dropped by drop_prob)
-  #44 0.000s db: fsync \"f5\" -> EIO (dropped by drop_prob)
-  #49 0.000s db: fsync \"f6\" -> EIO (dropped by drop_prob)
+  #28 0.000s db: write \"f3\" -> EIO (dropped by drop_prob)
+  #36 0.000s db: fsync \"f5\" -> EIO (dropped by drop_prob)
+  #40 0.000s db: fsync \"f6\" -> EIO (dropped by drop_prob)
 "
     );
 }
