@@ -71,6 +71,7 @@ impl Options {
     /// [`Error::InvalidValue`] with the variable whose value cannot be read.
     pub fn from_env() -> Result<Self> {
         const MS: &str = "give a whole number of milliseconds";
+        const PROBABILITY: &str = "give a probability from 0 (never) to 1 (always)";
         let mut options = Options::new();
         if let Some(ms) = env("CHAOSFS_META_TTL_MS", MS)? {
             options = options.meta_ttl(Duration::from_millis(ms));
@@ -81,12 +82,12 @@ impl Options {
         if let Some(ms) = env("CHAOSFS_RENAME_DELAY_MS", MS)? {
             options = options.rename_delay(Duration::from_millis(ms));
         }
-        if let Some(p) = env("CHAOSFS_DROP_PROB", "give a probability from 0 (never) to 1 (always)")? {
+        if let Some(p) = env("CHAOSFS_DROP_PROB", PROBABILITY)? {
             options = options.drop_prob(p);
+            options.knobs.validate().map_err(|_| bad("CHAOSFS_DROP_PROB", &p.to_string(), PROBABILITY))?;
         }
         options.seed = seed_from_env()?;
         options.client_id = env("CHAOSFS_CLIENT_ID", "give a name")?;
-        options.knobs.validate()?;
         Ok(options)
     }
 
@@ -190,11 +191,12 @@ impl Options {
 fn env<T: std::str::FromStr>(name: &str, expected: &'static str) -> Result<Option<T>> {
     let Some(value) = std::env::var_os(name) else { return Ok(None) };
     let parsed = value.to_str().and_then(|text| text.trim().parse().ok());
-    parsed.map(Some).ok_or_else(|| Error::InvalidValue {
-        name: name.to_owned(),
-        value: value.to_string_lossy().into_owned(),
-        expected,
-    })
+    parsed.map(Some).ok_or_else(|| bad(name, &value.to_string_lossy(), expected))
+}
+
+/// The error of a variable whose value cannot be used.
+fn bad(name: &str, value: &str, expected: &'static str) -> Error {
+    Error::InvalidValue { name: name.to_owned(), value: value.to_owned(), expected }
 }
 
 /// `CHAOSFS_SEED`.

@@ -42,16 +42,16 @@ impl Engine {
     /// `stat` of an object that the client has looked up.
     pub(crate) fn getattr(&self, who: &Caller, object: ObjectId) -> Result<Attr> {
         let mut st = self.lock();
-        let (seen, why) =
+        let (seen, why, version) =
             if st.world.is_plain(who.client, object) && st.object(object).is_ok_and(|o| o.dead.is_none()) {
-                (st.truth(object), Why::Truth)
+                (st.truth(object), Why::Truth, None)
             } else {
                 match self.look(&mut st, who, object, false, None) {
-                    Ok((attr, why)) => (Ok(attr), why),
-                    Err(e) => (Err(e), Why::Truth),
+                    Ok((found, why)) => (Ok(found.attr), why, Some(found.version)),
+                    Err(e) => (Err(e), Why::Truth, None),
                 }
             };
-        st.note(who, Op::Getattr, object, why, seen)
+        st.note_seen(who, Op::Getattr, object, why, version, seen)
     }
 
     pub(crate) fn setattr(&self, who: &Caller, object: ObjectId, set: &SetAttr) -> Result<Attr> {
@@ -83,7 +83,7 @@ impl Engine {
         if st.world.is_plain(who.client, object) {
             st.truth(object)
         } else {
-            Ok(self.look(st, who, object, false, None)?.0)
+            Ok(self.look(st, who, object, false, None)?.0.attr)
         }
     }
 

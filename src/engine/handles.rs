@@ -230,6 +230,9 @@ impl State {
         if let Some(object) = self.objects.get_mut(file.object) {
             object.open.retain(|f| !Arc::ptr_eq(f, &file));
             object.refs -= 1;
+            if !object.open.iter().any(|f| f.client == who.client) {
+                self.client(who.client).writers.remove(&file.object);
+            }
         }
         self.unused(file.object);
     }

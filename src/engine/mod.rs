@@ -109,6 +109,7 @@ struct Client {
     lookups: Map<ObjectId, u64>,
     /// Errors of flushes that nobody waited for, told once at the next `close` or `fsync`.
     late_errors: Map<ObjectId, Errno>,
+    writers: Map<ObjectId, data::Writers>,
     rules: Vec<Arc<Rule>>,
     /// Whether `rules` or chance can stand in the way.
     armed: service::Armed,
@@ -403,12 +404,33 @@ impl State {
 
     /// Writes down how an operation on an object ended, and hands the result on.
     fn note<T>(&mut self, who: &Caller, op: Op, object: ObjectId, why: Why, result: Result<T>) -> Result<T> {
+        let version = self.made(op);
+        self.note_seen(who, op, object, why, version, result)
+    }
+
+    /// The same for an operation that was shown a version.
+    fn note_seen<T>(
+        &mut self,
+        who: &Caller,
+        op: Op,
+        object: ObjectId,
+        why: Why,
+        version: Option<Version>,
+        result: Result<T>,
+    ) -> Result<T> {
         let path = self.path_of(object);
         let mut event = self.event(who, op, path);
         event.why = why;
+        event.version = version.filter(|_| result.is_ok());
         event.result = result.as_ref().map(|_| 0).map_err(|e| *e);
         self.recorder.push(event);
         result
+    }
+
+    /// The version that an operation has just made, if it is one that changes the truth.
+    fn made(&self, op: Op) -> Option<Version> {
+        let changes = Op::names().contains(op) || matches!(op, Op::Setattr | Op::Truncate);
+        changes.then(|| self.world.newest())
     }
 
     /// The same for an operation on a name.
@@ -424,6 +446,7 @@ impl State {
         let path = self.path_at(dir, name);
         let mut event = self.event(who, op, path);
         event.why = why;
+        event.version = self.made(op).filter(|_| result.is_ok());
         event.result = result.as_ref().map(|_| 0).map_err(|e| *e);
         self.recorder.push(event);
         result

@@ -70,7 +70,7 @@ impl Engine {
     ) -> Result<Entry> {
         let attr = match known {
             Some(attr) if st.world.is_plain(who.client, object) => st.corrected(object, attr),
-            known => self.look(st, who, object, false, known)?.0,
+            known => self.look(st, who, object, false, known)?.0.attr,
         };
         let lookups = st.client(who.client).lookups.entry(object).or_insert(0);
         *lookups += 1;
@@ -194,6 +194,7 @@ impl Engine {
         let path = st.path_of(object);
         let mut event = st.event(who, Op::Link, path);
         event.to = Some(Box::new(st.path_at(dir, name)));
+        event.version = st.made(Op::Link).filter(|_| made.is_ok());
         event.result = made.as_ref().map(|_| 0).map_err(|e| *e);
         st.recorder.push(event);
         made
@@ -392,7 +393,6 @@ impl Engine {
         if let Some(losing) = losing {
             self.lost(st, who, new_dir, new_name, losing, visible, before);
         }
-        st.committed(object, version, who);
         Ok(version)
     }
 

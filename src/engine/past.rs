@@ -43,10 +43,11 @@ impl Engine {
         object: ObjectId,
         fresh: bool,
         known: Option<Attr>,
-    ) -> Result<(Attr, Why)> {
-        let (found, why) = self.see(st, who, object, fresh, known)?;
+    ) -> Result<(Found, Why)> {
+        let (mut found, why) = self.see(st, who, object, fresh, known)?;
         let calendar = self.calendar;
-        Ok((st.world.view(who.client).with_own(object, found.attr, |at| calendar.stamp(at)), why))
+        found.attr = st.world.view(who.client).with_own(object, found.attr, |at| calendar.stamp(at));
+        Ok((found, why))
     }
 
     /// R5, R2: the version of an object that the client sees, and why. `fresh` asks the truth whatever the cache says;
@@ -172,6 +173,9 @@ impl Engine {
             .map(|b| Rebind { dir: b.dir, name: &b.name, before: b.before, after: b.after })
             .collect();
         let (version, visible) = st.world.bind(who.client, who.now, &rebinds);
+        for object in bindings.iter().filter_map(|b| b.after) {
+            st.committed(object, version, who);
+        }
         for (dir, before) in dirs.iter().zip(before) {
             if self.calendar.decides
                 && let Ok(fd) = st.dir_fd(*dir)

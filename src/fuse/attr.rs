@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{FileAttr, FileType, INodeNo, TimeOrNow, WriteFlags};
+use fuser::{FileAttr, FileType, INodeNo, LockOwner, TimeOrNow, WriteFlags};
 
 use crate::engine::{OpenFlags, SetTime, WriteHow};
 use crate::errno::Errno;
@@ -79,11 +79,12 @@ const FMODE_EXEC: i32 = 0x20;
 
 /// What one `write` asks for. The flags of the open file can change after it was opened; and pages of a mapping, which the
 /// kernel writes through whatever file is open, always go where they belong.
-pub(super) fn write_flags(how: WriteFlags, flags: i32) -> WriteHow {
+pub(super) fn write_how(how: WriteFlags, flags: i32, owner: Option<LockOwner>) -> WriteHow {
     let mapped = how.contains(WriteFlags::FUSE_WRITE_CACHE);
     WriteHow {
         append: !mapped && flags & libc::O_APPEND != 0,
         sync: !mapped && flags & (libc::O_SYNC | libc::O_DSYNC) != 0,
+        writer: owner.filter(|_| !mapped).map(|owner| owner.0),
     }
 }
 

@@ -1,6 +1,12 @@
 //! One binary for all tests that mount: it links once, and its tests run side by side.
+//!
+//! Nothing here sleeps to wait: time is the manual clock of a backing, or a condition with a deadline.
 #![allow(clippy::disallowed_methods, reason = "tests put limits on real programs in real time")]
 
+mod ancestors;
+mod anomalies;
+mod env;
+mod examples;
 mod guard;
 mod ops;
 mod ops_attrs;
@@ -11,3 +17,7 @@ mod ops_names;
 mod preflight;
 mod processes;
 mod programs;
+mod races;
+mod rules;
+mod support;
+mod tidy;
