@@ -229,7 +229,11 @@ pub(crate) fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(&OsStr, Option<Kind
     let mut buf = [MaybeUninit::uninit(); 32 * 1024];
     let mut entries = fs::RawDir::new(fd, &mut buf);
     while let Some(entry) = entries.next() {
-        let entry = entry?;
+        let entry = match entry {
+            // A removed directory, which its past may still be shown of: it has no entries of its own any more.
+            Err(rustix::io::Errno::NOENT) => break,
+            entry => entry?,
+        };
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
             let known = Some(entry.file_type()).filter(|t| *t != FileType::Unknown).map(kind);
