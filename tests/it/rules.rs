@@ -4,4 +4,5 @@ mod clients;
 mod draws;
 mod limits;
 mod nine;
+mod objects;
 mod times;
