@@ -17,14 +17,17 @@ fn a_removed_tree_can_be_walked_until_its_removal_is_visible() {
     let two = Two::new(LATE_NAMES);
     fs::create_dir_all(two.backing.path().join("d/e")).unwrap();
     fs::write(two.backing.path().join("d/e/f"), "text").unwrap();
+    std::os::unix::fs::symlink("e/f", two.backing.path().join("d/link")).unwrap();
     fs::remove_dir_all(two.a.join("d")).unwrap();
     assert!(!two.backing.path().join("d").exists());
     let there = || {
+        assert_eq!(list(two.b.path()), ["d"]);
         assert_eq!(
-            (list(two.b.path()), list(&two.b.join("d")), list(&two.b.join("d/e"))),
-            (vec!["d".into()], vec!["e".into()], vec!["f".into()])
+            (list(&two.b.join("d")), list(&two.b.join("d/e"))),
+            (vec!["e".into(), "link".into()], vec!["f".into()])
         );
-        assert_eq!(get(&two.b, "d/e/f"), "text");
+        assert_eq!((get(&two.b, "d/e/f"), get(&two.b, "d/link")), ("text".into(), "text".into()));
+        assert_eq!(fs::read_link(two.b.join("d/link")).unwrap().to_str(), Some("e/f"));
         assert_eq!(size(&two.b, "d/e/f"), 4);
     };
     there();
@@ -219,4 +222,55 @@ fn changes_from_outside_are_seen_when_the_cache_is_over() {
         || assert_eq!((size(&two.b, "f"), exists(&two.b, "gone"), exists(&two.b, "new")), (6, false, true)),
     );
     assert_eq!(get(&two.b, "f"), "longer");
+}
+
+#[test]
+fn one_of_two_names_is_removed_late_like_an_only_name() {
+    chaosfs::require_fuse!();
+    for warm in [false, true] {
+        let two = Two::new(LATE_NAMES).file("f", "text").file("x", "other");
+        for name in ["g", "h"] {
+            fs::hard_link(two.backing.path().join("f"), two.backing.path().join(name)).unwrap();
+        }
+        if warm {
+            assert!(["f", "g", "h"].iter().all(|name| get(&two.b, name) == "text"));
+        }
+        fs::remove_file(two.a.join("g")).unwrap();
+        fs::rename(two.a.join("x"), two.a.join("h")).unwrap();
+        two.turns_at(
+            secs(1),
+            || {
+                assert_eq!(list(two.b.path()), ["f", "g", "h", "x"]);
+                assert_eq!(
+                    ["g", "h", "f", "x"].map(|name| get(&two.b, name)),
+                    ["text", "text", "text", "other"]
+                );
+            },
+            || {
+                assert_eq!(list(two.b.path()), ["f", "h"]);
+                assert_eq!(["h", "f"].map(|name| get(&two.b, name)), ["other", "text"]);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_long_listing_is_that_of_one_moment() {
+    chaosfs::require_fuse!();
+    let two = Two::new(Knobs::strict());
+    let before: Vec<String> = (0..1000).map(|n| format!("a-rather-long-name-of-a-file-{n:04}")).collect();
+    before.iter().for_each(|name| fs::write(two.backing.path().join(name), "").unwrap());
+    let mut entries = fs::read_dir(two.b.path()).unwrap();
+    let mut seen = vec![entries.next().unwrap().unwrap().file_name().into_string().unwrap()];
+    for n in 0..1000 {
+        if n % 2 == 0 {
+            fs::remove_file(two.a.join(&before[n])).unwrap();
+        } else {
+            fs::rename(two.a.join(&before[n]), two.a.join(format!("z{n}"))).unwrap();
+        }
+    }
+    seen.extend(entries.map(|e| e.unwrap().file_name().into_string().unwrap()));
+    seen.sort();
+    assert_eq!(seen, before);
+    assert_eq!(list(two.b.path()).len(), 500);
 }
