@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use super::disk::{self, Result, SetTime, Target};
 use super::handles::Handle;
-use super::{Caller, Engine, Errno, State, Touched};
+use super::{Caller, Engine, State, Touched};
 use crate::model::attr::Attr;
 use crate::model::history::Why;
 use crate::model::ids::ObjectId;
@@ -42,16 +42,16 @@ impl Engine {
     /// `stat` of an object that the client has looked up.
     pub(crate) fn getattr(&self, who: &Caller, object: ObjectId) -> Result<Attr> {
         let mut st = self.lock();
-        let (seen, why) =
+        let (seen, why, version) =
             if st.world.is_plain(who.client, object) && st.object(object).is_ok_and(|o| o.dead.is_none()) {
-                (st.truth(object), Why::Truth)
+                (st.truth(object), Why::Truth, None)
             } else {
                 match self.look(&mut st, who, object, false, None) {
-                    Ok((attr, why)) => (Ok(attr), why),
-                    Err(e) => (Err(e), Why::Truth),
+                    Ok((found, why)) => (Ok(found.attr), why, Some(found.version)),
+                    Err(e) => (Err(e), Why::Truth, None),
                 }
             };
-        st.note(who, Op::Getattr, object, why, seen)
+        st.note_seen(who, Op::Getattr, object, why, version, seen)
     }
 
     pub(crate) fn setattr(&self, who: &Caller, object: ObjectId, set: &SetAttr) -> Result<Attr> {
@@ -74,14 +74,7 @@ impl Engine {
             }
             let visible = Self::attr_visible(st, who);
             self.commit(st, who, object, visible, None, |st| {
-                let fd = match st.anchor(object) {
-                    Err(Errno::ESTALE) => {
-                        let open =
-                            st.writer(who, object).or_else(|| st.object(object).ok()?.open.first().cloned());
-                        std::sync::Arc::new(open.ok_or(Errno::ESTALE)?.fd.try_clone().map_err(Errno::from)?)
-                    }
-                    other => other?,
-                };
+                let fd = st.stand(object)?;
                 self.apply(who, fd.as_fd(), set)?;
                 self.touch(st, who, object, Target::Fd(fd.as_fd()), Touched::Attributes);
                 Ok(())
@@ -90,7 +83,7 @@ impl Engine {
         if st.world.is_plain(who.client, object) {
             st.truth(object)
         } else {
-            Ok(self.look(st, who, object, false, None)?.0)
+            Ok(self.look(st, who, object, false, None)?.0.attr)
         }
     }
 
@@ -119,14 +112,15 @@ impl Engine {
         who: &Caller,
         object: ObjectId,
     ) -> Result<std::sync::Arc<super::objects::OpenFile>> {
-        let flags = super::OpenFlags { write: true, append: false, sync: false, direct: false };
+        let (write, no) = (true, false);
+        let flags = super::OpenFlags { read: no, write, sync: no, direct: no, execute: no };
         Ok(std::sync::Arc::new(self.open_disk(st, who, object, flags)?))
     }
 
     /// Whether the caller may read, write or execute, as the truth decides.
     pub(crate) fn access(&self, who: &Caller, object: ObjectId, mask: u32) -> Result<()> {
         let mut st = self.lock();
-        let done = st.anchor(object).and_then(|fd| disk::access(fd.as_fd(), mask));
+        let done = st.stand(object).and_then(|fd| disk::access(fd.as_fd(), mask));
         st.note(who, Op::Access, object, Why::Truth, done)
     }
 
@@ -150,13 +144,13 @@ impl Engine {
 
     pub(crate) fn get_xattr(&self, who: &Caller, object: ObjectId, name: &OsStr) -> Result<Vec<u8>> {
         let mut st = self.lock();
-        let done = st.anchor(object).and_then(|fd| disk::get_xattr(fd.as_fd(), name));
+        let done = st.stand(object).and_then(|fd| disk::get_xattr(fd.as_fd(), name));
         st.note(who, Op::Getxattr, object, Why::Truth, done)
     }
 
     pub(crate) fn list_xattr(&self, who: &Caller, object: ObjectId) -> Result<Vec<u8>> {
         let mut st = self.lock();
-        let done = st.anchor(object).and_then(|fd| disk::list_xattr(fd.as_fd()));
+        let done = st.stand(object).and_then(|fd| disk::list_xattr(fd.as_fd()));
         st.note(who, Op::Listxattr, object, Why::Truth, done)
     }
 
@@ -186,7 +180,7 @@ impl Engine {
         object: ObjectId,
         change: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
-        let fd = st.anchor(object)?;
+        let fd = st.stand(object)?;
         let visible = Self::attr_visible(st, who);
         self.commit(st, who, object, visible, None, |st| {
             change(fd.as_fd())?;

@@ -6,12 +6,53 @@ use std::os::fd::AsFd;
 use super::disk::{self, Access, Result, Target};
 use super::handles::Handle;
 use super::{Caller, Engine, Errno, State, Touched};
+use crate::host::identity::as_server;
 use crate::model::history::{Deed, Why};
 use crate::model::ids::{ObjectId, Version};
 use crate::model::op::Op;
 
 /// The largest piece that `copy_file_range` moves at once through the model.
 const COPY_PIECE: usize = 1 << 20;
+
+/// What one `write` asks for besides its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriteHow {
+    /// At the end of the file, wherever that is.
+    pub(crate) append: bool,
+    /// To the disk before it returns.
+    pub(crate) sync: bool,
+    /// The process (its table of open files) that wrote; none for a page of a mapping.
+    pub(crate) writer: Option<u64>,
+}
+
+/// Who has written to a file that is open: whose `close` is a flush point.
+///
+/// A process that starts another one hands its descriptors on for a moment, and the child closes them all before the other
+/// program runs. Those closes reach us too; were they flush points, starting any process would flush every file at a
+/// moment that no test decides.
+#[derive(Default)]
+pub(super) struct Writers {
+    processes: Vec<u64>,
+    /// Too many to remember, or a mapping.
+    anyone: bool,
+}
+
+/// How many processes that write to one file are told apart.
+const WRITERS: usize = 16;
+
+impl Writers {
+    fn add(&mut self, writer: Option<u64>) {
+        match writer {
+            Some(writer) if self.processes.contains(&writer) => {}
+            Some(writer) if self.processes.len() < WRITERS => self.processes.push(writer),
+            _ => self.anyone = true,
+        }
+    }
+
+    fn contains(&self, process: u64) -> bool {
+        self.anyone || self.processes.contains(&process)
+    }
+}
 
 /// What an event about bytes tells besides its result.
 #[derive(Clone, Copy)]
@@ -83,10 +124,10 @@ impl Engine {
     pub(crate) fn write(
         &self,
         who: &Caller,
-        object: ObjectId,
-        handle: Handle,
+        (object, handle): (ObjectId, Handle),
         at: u64,
         data: &[u8],
+        how: WriteHow,
     ) -> Result<usize> {
         let mut st = self.lock();
         let file = st.file(who, handle)?;
@@ -94,9 +135,9 @@ impl Engine {
         let done = if file.access == Access::Read {
             Err(Errno::EBADF)
         } else if st.world.knobs(who.client).write_delay.is_zero() {
-            self.write_through(&mut st, who, object, &file, &mut moved, data)
+            self.write_through(&mut st, who, (object, &file), &mut moved, data, how)
         } else {
-            self.write_back(&mut st, who, object, &file, &mut moved, data)
+            self.write_back(&mut st, who, object, &mut moved, data, how)
         };
         st.note_bytes(who, Op::Write, object, moved, done)
     }
@@ -105,21 +146,24 @@ impl Engine {
         &self,
         st: &mut State,
         who: &Caller,
-        object: ObjectId,
-        file: &super::objects::OpenFile,
+        (object, file): (ObjectId, &super::objects::OpenFile),
         moved: &mut Moved,
         data: &[u8],
+        how: WriteHow,
     ) -> Result<usize> {
         // Bytes from before the delay was turned off go first.
         self.flush_dirty(st, who, object)?;
         let needs_past = st.world.needs_past(who.client, object, who.now, who.now);
-        if file.flags.append && needs_past {
+        if how.append && needs_past {
             moved.at = st.stat(object)?.attr.size;
         }
         let range = (&file.fd, moved.at, moved.at.saturating_add(data.len() as u64));
-        let at = if file.flags.append { None } else { Some(moved.at) };
+        let at = if how.append { None } else { Some(moved.at) };
         let (n, version) = self.commit(st, who, object, who.now, Some(range), |st| {
             let n = disk::write(&file.fd, at, data)?;
+            if how.sync && !file.flags.sync {
+                disk::sync(&file.fd, true)?;
+            }
             self.touch(st, who, object, Target::Fd(file.fd.as_fd()), Touched::Content);
             Ok(n)
         })?;
@@ -132,20 +176,21 @@ impl Engine {
         st: &mut State,
         who: &Caller,
         object: ObjectId,
-        file: &super::objects::OpenFile,
         moved: &mut Moved,
         data: &[u8],
+        how: WriteHow,
     ) -> Result<usize> {
-        if file.flags.append {
+        if how.append {
             // The end of the file as this client sees it when it asks now: two clients can append to the same place.
-            moved.at = self.look(st, who, object, true, None)?.0.size;
+            moved.at = self.look(st, who, object, true, None)?.0.attr.size;
         }
         moved.why = Why::Buffered;
         if moved.at.checked_add(data.len() as u64).is_none_or(|end| end > i64::MAX as u64) {
             return Err(Errno::EFBIG);
         }
+        st.client(who.client).writers.entry(object).or_default().add(how.writer);
         let due = st.world.write(who.client, object, moved.at, data, who.now);
-        if file.flags.sync {
+        if how.sync {
             moved.version = self.flush_dirty(st, who, object)?;
             moved.why = Why::Truth;
         } else if let Some(due) = due {
@@ -194,12 +239,25 @@ impl Engine {
         bytes
     }
 
-    /// One `close`: a flush point, and the end of the POSIX locks of this owner.
-    pub(crate) fn flush(&self, who: &Caller, object: ObjectId, lock_owner: u64) -> Result<()> {
+    /// Whether a `close` by this process is a flush point of a file.
+    pub(crate) fn wrote(&self, who: &Caller, object: ObjectId, process: u64) -> bool {
         let mut st = self.lock();
-        let flushed = self.flush_and_tell(&mut st, who, object);
-        let granted = st.locks.unlock_all(who.client, lock_owner, object);
-        let done = st.note(who, Op::Flush, object, Why::Truth, flushed);
+        st.client(who.client).writers.get(&object).is_some_and(|w| w.contains(process))
+    }
+
+    /// One `close`: the end of the POSIX locks of this process, and a flush point for what it has written. It is an event
+    /// when there was something to flush.
+    pub(crate) fn flush(&self, who: &Caller, object: ObjectId, process: u64) -> Result<()> {
+        let mut st = self.lock();
+        let wrote = st.client(who.client).writers.get(&object).is_some_and(|w| w.contains(process));
+        let mut done = Ok(());
+        if wrote {
+            let flushed = self.flush_and_tell(&mut st, who, object);
+            if flushed != Ok(None) {
+                done = st.note_flush(who, Op::Flush, object, flushed);
+            }
+        }
+        let granted = st.locks.unlock_all(who.client, process, object);
         drop(st);
         granted.into_iter().for_each(|reply| reply(Ok(())));
         done
@@ -218,22 +276,22 @@ impl Engine {
         let mut done = self.flush_and_tell(&mut st, who, object);
         if done.is_ok() {
             drop(st);
-            done = disk::sync(&file.fd, data_only);
+            done = disk::sync(&file.fd, data_only).and(done);
             st = self.lock();
         }
-        st.note(who, Op::Fsync, object, Why::Truth, done)
+        st.note_flush(who, Op::Fsync, object, done)
     }
 
     /// `fsync` of a directory. Names are never held back, so only the disk is asked.
     pub(crate) fn fsync_dir(&self, who: &Caller, dir: ObjectId) -> Result<()> {
         let mut st = self.lock();
-        let done = st.dir_fd(dir).and_then(|fd| disk::sync_dir(fd.as_fd()));
+        let done = st.dir_fd(dir).and_then(|fd| as_server(|| disk::sync_dir(fd.as_fd())));
         st.note(who, Op::Fsyncdir, dir, Why::Truth, done)
     }
 
     /// Flushes, and tells an error of an earlier flush that nobody was told of yet.
-    fn flush_and_tell(&self, st: &mut State, who: &Caller, object: ObjectId) -> Result<()> {
-        let flushed = self.flush_dirty(st, who, object).map(drop);
+    fn flush_and_tell(&self, st: &mut State, who: &Caller, object: ObjectId) -> Result<Option<Version>> {
+        let flushed = self.flush_dirty(st, who, object);
         match st.client(who.client).late_errors.remove(&object) {
             Some(late) => flushed.and(Err(late)),
             None => flushed,
@@ -321,7 +379,7 @@ impl Engine {
                 return disk::seek(&file.fd, at, hole);
             }
             // Of a past state only the size is known for sure: it is all data up to there.
-            let size = self.look(&mut st, who, object, false, None)?.0.size;
+            let size = self.look(&mut st, who, object, false, None)?.0.attr.size;
             if at >= size { Err(Errno::ENXIO) } else { Ok(if hole { size } else { at }) }
         });
         st.note(who, Op::Lseek, object, Why::Truth, done)
@@ -357,11 +415,37 @@ impl Engine {
         drop(st);
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(COPY_PIECE)];
         let n = self.read(who, from, from_handle, from_at, &mut bytes)?;
-        if n == 0 { Ok(0) } else { self.write(who, to, to_handle, to_at, &bytes[..n]) }
+        if n == 0 {
+            Ok(0)
+        } else {
+            self.write(
+                who,
+                (to, to_handle),
+                to_at,
+                &bytes[..n],
+                WriteHow { append: false, sync: false, writer: None },
+            )
+        }
     }
 }
 
 impl State {
+    /// Writes down a flush, with the version that it made.
+    fn note_flush(
+        &mut self,
+        who: &Caller,
+        op: Op,
+        object: ObjectId,
+        done: Result<Option<Version>>,
+    ) -> Result<()> {
+        let path = self.path_of(object);
+        let mut event = self.event(who, op, path);
+        event.version = done.ok().flatten();
+        event.result = done.map(|_| 0);
+        self.recorder.push(event);
+        done.map(drop)
+    }
+
     fn note_bytes(
         &mut self,
         who: &Caller,

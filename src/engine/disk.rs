@@ -152,8 +152,8 @@ pub(crate) fn create(dir: BorrowedFd<'_>, name: &OsStr, mode: u32, sync: bool) -
     Ok(fs::openat(dir, name, flags, Mode::from_raw_mode(mode & 0o7777))?)
 }
 
-/// The path of an object by its descriptor: following it leads to that object and nowhere else. Of this thread, not of the
-/// process: threads may have descriptor tables of their own.
+/// The path of an object by its descriptor: following it leads to that object and nowhere else. By way of the thread, not
+/// of the process: the threads that serve have a table of descriptors of their own.
 fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/thread-self/fd/{}", fd.as_raw_fd())
 }
@@ -220,19 +220,22 @@ pub(crate) fn link_fd(object: BorrowedFd<'_>, new_dir: BorrowedFd<'_>, new_name:
 
 /// Calls `each` with the name, kind and inode number of every entry but `.` and `..`.
 pub(crate) fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(&OsStr, Option<Kind>, u64)) -> Result<()> {
+    use rustix::io::Errno as E;
     use std::os::unix::ffi::OsStrExt;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOATIME;
     let fd = match fs::openat(dir, ".", flags, Mode::empty()) {
-        Err(rustix::io::Errno::PERM) => fs::openat(dir, ".", flags - OFlags::NOATIME, Mode::empty())?,
+        Err(E::PERM) => fs::openat(dir, ".", flags - OFlags::NOATIME, Mode::empty())?,
+        // A directory that may be listed but not entered cannot be opened from within.
+        Err(E::ACCESS) => fs::open(proc_path(dir), flags - OFlags::NOATIME, Mode::empty())?,
         other => other?,
     };
     let mut buf = [MaybeUninit::uninit(); 32 * 1024];
     let mut entries = fs::RawDir::new(fd, &mut buf);
     while let Some(entry) = entries.next() {
         let entry = match entry {
-            // A removed directory, which its past may still be shown of: it has no entries of its own any more.
-            Err(rustix::io::Errno::NOENT) => break,
-            entry => entry?,
+            // A removed directory can be opened by who is inside; there is nothing in it.
+            Err(E::NOENT) => break,
+            other => other?,
         };
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {

@@ -7,6 +7,7 @@ use super::disk::{self, Access, Opening, Result, Target};
 use super::objects::{OpenFile, OpenFlags};
 use super::past::Binding;
 use super::{Caller, Engine, Entry, Errno, State, Touched};
+use crate::host::identity::as_server;
 use crate::model::history::Why;
 use crate::model::ids::{Name, ObjectId};
 use crate::model::op::Op;
@@ -14,6 +15,9 @@ use crate::model::op::Op;
 /// The number of an open file or directory of one client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Handle(pub(crate) u64);
+
+/// `X_OK`.
+const EXECUTE: u32 = 1;
 
 impl Engine {
     /// Opens a file that the client sees.
@@ -79,6 +83,12 @@ impl Engine {
         let how = self.opening(flags);
         let object = st.object(id)?;
         let key = object.key;
+        if flags.execute {
+            let stand = st.stand(id)?;
+            disk::access(stand.as_fd(), EXECUTE)?;
+            let (fd, access) = as_server(|| disk::reopen(stand.as_fd(), how))?;
+            return Ok(OpenFile { client: who.client, object: id, fd, access, flags });
+        }
         let opened = if let Some(open) = object.open.first() {
             disk::reopen(open.fd.as_fd(), how)
         } else if let Some(anchor) = &object.anchor {
@@ -90,11 +100,16 @@ impl Engine {
                 // The name is gone, or something else is there: someone outside changed it. Asked again, the kernel
                 // finds out what there is.
                 Err(Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR) => Err(Errno::ESTALE),
+                // Perhaps only the way to it is closed to the caller, who has come by another one.
+                Err(Errno::EACCES) => st.anchor(id).and_then(|fd| disk::reopen(fd.as_fd(), how)),
                 Ok((fd, _)) if disk::stat_fd(&fd)?.key != key => Err(Errno::ESTALE),
                 other => other,
             }
         };
         let (fd, access) = opened?;
+        if flags.read && access == Access::Write {
+            return Err(Errno::EACCES);
+        }
         Ok(OpenFile { client: who.client, object: id, fd, access, flags })
     }
 
@@ -215,6 +230,9 @@ impl State {
         if let Some(object) = self.objects.get_mut(file.object) {
             object.open.retain(|f| !Arc::ptr_eq(f, &file));
             object.refs -= 1;
+            if !object.open.iter().any(|f| f.client == who.client) {
+                self.client(who.client).writers.remove(&file.object);
+            }
         }
         self.unused(file.object);
     }

@@ -18,13 +18,14 @@ mod past;
 mod service;
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::errno::Errno;
+use crate::host::identity::as_server;
 use crate::model::World;
 use crate::model::attr::{Attr, Kind, Stamp};
 use crate::model::fault::Rule;
@@ -35,6 +36,7 @@ use crate::model::op::Op;
 use crate::model::time::Time;
 
 pub(crate) use attrs::{SetAttr, Space};
+pub(crate) use data::WriteHow;
 pub(crate) use disk::{Result, SetTime};
 pub(crate) use handles::Handle;
 pub(crate) use locks::{Lock, LockKind, LockOutcome, LockReply};
@@ -107,6 +109,7 @@ struct Client {
     lookups: Map<ObjectId, u64>,
     /// Errors of flushes that nobody waited for, told once at the next `close` or `fsync`.
     late_errors: Map<ObjectId, Errno>,
+    writers: Map<ObjectId, data::Writers>,
     rules: Vec<Arc<Rule>>,
     /// Whether `rules` or chance can stand in the way.
     armed: service::Armed,
@@ -209,6 +212,22 @@ enum Touched {
     Attributes,
 }
 
+/// What stands for an object in a call that takes no name.
+enum Stand {
+    Anchor(Arc<OwnedFd>),
+    /// It may have no name any more.
+    Open(Arc<objects::OpenFile>),
+}
+
+impl AsFd for Stand {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stand::Anchor(fd) => fd.as_fd(),
+            Stand::Open(file) => file.fd.as_fd(),
+        }
+    }
+}
+
 impl State {
     fn client(&mut self, id: ClientId) -> &mut Client {
         self.clients.get_mut(&id).expect("an operation of a client that has joined")
@@ -218,8 +237,16 @@ impl State {
         self.objects.get(id).ok_or(Errno::ESTALE)
     }
 
-    /// The descriptor of a directory: kept, or found again from its parent, one component at a time.
+    /// The descriptor of a directory: kept, or found again from its parent, one component at a time. Found by whoever this
+    /// process is: the caller has come here before, perhaps on a way that is closed to it by now.
     fn dir_fd(&mut self, dir: ObjectId) -> Result<Arc<OwnedFd>> {
+        match self.dir_fds.get(dir) {
+            Some(fd) => Ok(fd),
+            None => as_server(|| self.find_dir(dir)),
+        }
+    }
+
+    fn find_dir(&mut self, dir: ObjectId) -> Result<Arc<OwnedFd>> {
         let mut below: Vec<ObjectId> = Vec::new();
         let mut here = dir;
         let mut fd = loop {
@@ -253,7 +280,8 @@ impl State {
         Ok(fd)
     }
 
-    /// An object on the disk as it is now, without the corrections of a clock that decides.
+    /// An object on the disk as it is now, without the corrections of a clock that decides. Who holds an object may ask for
+    /// its attributes, whatever has become of the way to it.
     fn stat(&mut self, id: ObjectId) -> Result<Stat> {
         let object = self.object(id)?;
         if let Some(open) = object.open.first() {
@@ -264,8 +292,8 @@ impl State {
         }
         let key = object.key;
         let (parent, name) = object.at.clone().ok_or(Errno::ESTALE)?;
-        let found = self.dir_fd(parent).and_then(|dir| disk::stat_at(dir.as_fd(), name.as_os()));
-        match found {
+        let dir = self.dir_fd(parent);
+        match dir.and_then(|dir| as_server(|| disk::stat_at(dir.as_fd(), name.as_os()))) {
             Ok(stat) if stat.key == key => Ok(stat),
             Ok(_) | Err(Errno::ENOENT) => Err(Errno::ESTALE),
             Err(e) => Err(e),
@@ -287,20 +315,24 @@ impl State {
     }
 
     /// A descriptor that stands for the object, for calls that take no name.
+    fn stand(&mut self, id: ObjectId) -> Result<Stand> {
+        match self.object(id)?.open.first() {
+            Some(open) => Ok(Stand::Open(open.clone())),
+            None => self.anchor(id).map(Stand::Anchor),
+        }
+    }
+
+    /// A descriptor that keeps the object reachable when its names go.
     fn anchor(&mut self, id: ObjectId) -> Result<Arc<OwnedFd>> {
         let object = self.object(id)?;
         if let Some(anchor) = &object.anchor {
             return Ok(anchor.clone());
         }
         let key = object.key;
-        if let Some((parent, name)) = object.at.clone() {
-            let dir = self.dir_fd(parent)?;
-            let fd = disk::anchor(dir.as_fd(), name.as_os())?;
-            if disk::stat_fd(&fd)?.key == key {
-                return Ok(Arc::new(fd));
-            }
-        }
-        Err(Errno::ESTALE)
+        let (parent, name) = object.at.clone().ok_or(Errno::ESTALE)?;
+        let dir = self.dir_fd(parent)?;
+        let fd = as_server(|| disk::anchor(dir.as_fd(), name.as_os()))?;
+        if disk::stat_fd(&fd)?.key == key { Ok(Arc::new(fd)) } else { Err(Errno::ESTALE) }
     }
 
     fn committed(&mut self, object: ObjectId, version: Version, who: &Caller) {
@@ -372,12 +404,33 @@ impl State {
 
     /// Writes down how an operation on an object ended, and hands the result on.
     fn note<T>(&mut self, who: &Caller, op: Op, object: ObjectId, why: Why, result: Result<T>) -> Result<T> {
+        let version = self.made(op);
+        self.note_seen(who, op, object, why, version, result)
+    }
+
+    /// The same for an operation that was shown a version.
+    fn note_seen<T>(
+        &mut self,
+        who: &Caller,
+        op: Op,
+        object: ObjectId,
+        why: Why,
+        version: Option<Version>,
+        result: Result<T>,
+    ) -> Result<T> {
         let path = self.path_of(object);
         let mut event = self.event(who, op, path);
         event.why = why;
+        event.version = version.filter(|_| result.is_ok());
         event.result = result.as_ref().map(|_| 0).map_err(|e| *e);
         self.recorder.push(event);
         result
+    }
+
+    /// The version that an operation has just made, if it is one that changes the truth.
+    fn made(&self, op: Op) -> Option<Version> {
+        let changes = Op::names().contains(op) || matches!(op, Op::Setattr | Op::Truncate);
+        changes.then(|| self.world.newest())
     }
 
     /// The same for an operation on a name.
@@ -393,6 +446,7 @@ impl State {
         let path = self.path_at(dir, name);
         let mut event = self.event(who, op, path);
         event.why = why;
+        event.version = self.made(op).filter(|_| result.is_ok());
         event.result = result.as_ref().map(|_| 0).map_err(|e| *e);
         self.recorder.push(event);
         result

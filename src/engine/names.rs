@@ -8,6 +8,7 @@ use super::disk::{self, Result, Stat, Target};
 use super::objects::Removal;
 use super::past::Binding;
 use super::{Caller, Engine, Entry, Errno, State, Touched};
+use crate::host::identity::as_server;
 use crate::model::Sight;
 use crate::model::attr::{Attr, Kind};
 use crate::model::history::Why;
@@ -16,6 +17,8 @@ use crate::model::op::Op;
 
 /// `renameat2`: the two names swap.
 const EXCHANGE: u32 = 2;
+/// `renameat2`: a marker stays at the old name.
+const WHITEOUT: u32 = 4;
 
 impl Engine {
     // ---- looking -------------------------------------------------------------------------------------------------
@@ -67,7 +70,7 @@ impl Engine {
     ) -> Result<Entry> {
         let attr = match known {
             Some(attr) if st.world.is_plain(who.client, object) => st.corrected(object, attr),
-            known => self.look(st, who, object, false, known)?.0,
+            known => self.look(st, who, object, false, known)?.0.attr,
         };
         let lookups = st.client(who.client).lookups.entry(object).or_insert(0);
         *lookups += 1;
@@ -97,12 +100,14 @@ impl Engine {
         }
     }
 
-    /// The target of a symbolic link. It never changes, so no version is asked for.
+    /// The target of a symbolic link. It never changes, so no version is asked for; and it is nobody's secret.
     pub(crate) fn readlink(&self, who: &Caller, object: ObjectId) -> Result<Vec<u8>> {
         let mut st = self.lock();
         let done = match st.object(object)?.at.clone() {
-            Some((dir, name)) => st.dir_fd(dir).and_then(|dir| disk::readlink(dir.as_fd(), name.as_os())),
-            None => st.anchor(object).and_then(|fd| disk::readlink_fd(fd.as_fd())),
+            Some((dir, name)) => {
+                st.dir_fd(dir).and_then(|dir| as_server(|| disk::readlink(dir.as_fd(), name.as_os())))
+            }
+            None => st.stand(object).and_then(|fd| disk::readlink_fd(fd.as_fd())),
         };
         st.note(who, Op::Readlink, object, Why::Truth, done)
     }
@@ -151,8 +156,12 @@ impl Engine {
     /// R4: the truth has just refused a change of this name, and so told the client how it stands.
     fn told(&self, st: &mut State, who: &Caller, dir: ObjectId, name: &Name) {
         let Ok(parent) = st.dir_fd(dir) else { return };
-        let stat = disk::stat_at(parent.as_fd(), name.as_os()).ok();
-        let object = stat.and_then(|stat| st.objects.known(stat.key));
+        let object = match disk::stat_at(parent.as_fd(), name.as_os()) {
+            Ok(stat) => st.objects.known(stat.key),
+            Err(Errno::ENOENT) => None,
+            // It may not be told.
+            Err(_) => return,
+        };
         st.world.reveal_name(who.client, dir, name, object);
     }
 
@@ -185,6 +194,7 @@ impl Engine {
         let path = st.path_of(object);
         let mut event = st.event(who, Op::Link, path);
         event.to = Some(Box::new(st.path_at(dir, name)));
+        event.version = st.made(Op::Link).filter(|_| made.is_ok());
         event.result = made.as_ref().map(|_| 0).map_err(|e| *e);
         st.recorder.push(event);
         made
@@ -207,7 +217,7 @@ impl Engine {
                     let from = st.dir_fd(from)?;
                     disk::link(from.as_fd(), old.as_os(), new_dir.as_fd(), name.as_os())?;
                 }
-                None => disk::link_fd(st.anchor_or_open(object)?.as_fd(), new_dir.as_fd(), name.as_os())?,
+                None => disk::link_fd(st.stand(object)?.as_fd(), new_dir.as_fd(), name.as_os())?,
             }
             self.touch(st, who, object, Target::At(new_dir.as_fd(), name.as_os()), Touched::Attributes);
             Ok(vec![Binding { dir, name: name.clone(), before: None, after: Some(object) }])
@@ -274,8 +284,8 @@ impl Engine {
             None => return Ok(None),
         };
         let last = stat.attr.kind == Kind::Directory || stat.attr.nlink <= 1;
-        // Someone may have to be shown it later, or be inside it.
-        let keep = last && (late || stat.attr.kind == Kind::Directory);
+        // Someone may have to be shown it later, or be inside it; or it is known by this name only, and has others.
+        let keep = !last || late || stat.attr.kind == Kind::Directory;
         let anchor = if keep { st.anchor(object).ok() } else { None };
         let attr = st.corrected(object, stat.attr);
         Ok(Some(Losing { object, last, attr, anchor }))
@@ -302,6 +312,7 @@ impl Engine {
             object.shown_until = object.shown_until.max(visible);
             if object.at.as_ref().is_some_and(|(d, n)| *d == dir && n == name) {
                 object.at = None;
+                object.anchor = anchor;
             }
             if self.calendar.decides {
                 object.ctime = Some(self.calendar.stamp(who.now));
@@ -366,11 +377,16 @@ impl Engine {
             disk::rename(from.as_fd(), name.as_os(), to.as_fd(), new_name.as_os(), flags)?;
             let replaced = swapped.or(losing.as_ref().map(|l| l.object));
             self.moved(st, who, object, (new_dir, new_name));
+            let mut left = swapped;
             if let Some(swapped) = swapped {
                 self.moved(st, who, swapped, (dir, name));
+            } else if flags & WHITEOUT != 0 {
+                left = disk::stat_at(from.as_fd(), name.as_os())
+                    .ok()
+                    .map(|stat| st.objects.intern(&stat, dir, name));
             }
             Ok(vec![
-                Binding { dir, name: name.clone(), before: Some(object), after: swapped },
+                Binding { dir, name: name.clone(), before: Some(object), after: left },
                 Binding { dir: new_dir, name: new_name.clone(), before: replaced, after: Some(object) },
             ])
         })?;
@@ -384,6 +400,7 @@ impl Engine {
     fn moved(&self, st: &mut State, who: &Caller, id: ObjectId, (dir, name): (ObjectId, &Name)) {
         let Some(object) = st.objects.get_mut(id) else { return };
         object.at = Some((dir, name.clone()));
+        object.anchor = None;
         if self.calendar.decides {
             object.ctime = Some(self.calendar.stamp(who.now));
         }
@@ -402,13 +419,4 @@ struct Losing {
     attr: Attr,
     /// What keeps it reachable.
     anchor: Option<Arc<std::os::fd::OwnedFd>>,
-}
-
-impl State {
-    /// A descriptor of an object that may have no name: an anchor, or that of an open file.
-    fn anchor_or_open(&self, id: ObjectId) -> Result<std::os::fd::OwnedFd> {
-        let object = self.object(id)?;
-        let fd = object.open.first().map(|f| f.fd.as_fd()).or(object.anchor.as_ref().map(|a| a.as_fd()));
-        fd.ok_or(Errno::ENOENT)?.try_clone_to_owned().map_err(Errno::from)
-    }
 }

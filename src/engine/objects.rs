@@ -27,12 +27,14 @@ pub(crate) struct OpenFile {
 /// What the program asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpenFlags {
+    pub(crate) read: bool,
     pub(crate) write: bool,
-    pub(crate) append: bool,
     /// `O_SYNC` or `O_DSYNC`: every write is flushed at once.
     pub(crate) sync: bool,
     /// `O_DIRECT`: reads do not believe the cache.
     pub(crate) direct: bool,
+    /// To be executed, which may be allowed where reading is not, and the other way round.
+    pub(crate) execute: bool,
 }
 
 /// How an object lost its last name.
@@ -150,6 +152,8 @@ impl Objects {
             Some(object) if object.kind == stat.attr.kind => {
                 if !object.at.as_ref().is_some_and(|(d, n)| *d == dir && n == name) && id != ObjectId::ROOT {
                     object.at = Some((dir, name.clone()));
+                    // Only kept while no name was known.
+                    object.anchor = None;
                 }
                 return id;
             }

@@ -43,10 +43,11 @@ impl Engine {
         object: ObjectId,
         fresh: bool,
         known: Option<Attr>,
-    ) -> Result<(Attr, Why)> {
-        let (found, why) = self.see(st, who, object, fresh, known)?;
+    ) -> Result<(Found, Why)> {
+        let (mut found, why) = self.see(st, who, object, fresh, known)?;
         let calendar = self.calendar;
-        Ok((st.world.view(who.client).with_own(object, found.attr, |at| calendar.stamp(at)), why))
+        found.attr = st.world.view(who.client).with_own(object, found.attr, |at| calendar.stamp(at));
+        Ok((found, why))
     }
 
     /// R5, R2: the version of an object that the client sees, and why. `fresh` asks the truth whatever the cache says;

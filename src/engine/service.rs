@@ -73,6 +73,7 @@ impl Engine {
             next_handle: 0,
             lookups: Map::default(),
             late_errors: Map::default(),
+            writers: Map::default(),
             rules: Vec::new(),
             armed: armed.clone(),
             drawn: Map::default(),

@@ -22,7 +22,7 @@ use fuser::{
 
 use crate::engine::{Engine, Entry, Handle, Lock, LockKind, LockOutcome, Place, SetAttr};
 use crate::errno::Errno;
-use crate::host::server;
+use crate::host::{identity, server};
 use crate::model::attr::Attr;
 use crate::model::ids::{Name, ObjectId};
 use crate::model::op::Op;
@@ -85,7 +85,12 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_POSIX_LOCKS,
             InitFlags::FUSE_FLOCK_LOCKS,
             InitFlags::FUSE_ATOMIC_O_TRUNC,
+            // A default ACL replaces the umask, and only the backing knows of it.
+            InitFlags::FUSE_DONT_MASK,
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+            // Set-uid bits go with the write that makes them go, on the backing: the kernel would ask for it in the name
+            // of the writer, who may not.
+            InitFlags::FUSE_HANDLE_KILLPRIV,
         ] {
             let _ = config.add_capabilities(wanted);
         }
@@ -131,26 +136,25 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
-        let work = move |engine: &Engine, who: &_| engine.mknod(who, dir, &name, mode, rdev);
+        let work = move |engine: &Engine, who: &_| {
+            identity::with_umask(umask, mode, |mode| engine.mknod(who, dir, &name, mode, rdev))
+        };
         self.0.serve(req, (Op::Mknod, place), reply, work, send_entry);
     }
 
-    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
-        self.0.serve(
-            req,
-            (Op::Mkdir, place),
-            reply,
-            move |engine, who| engine.mkdir(who, dir, &name, mode),
-            send_entry,
-        );
+        let work = move |engine: &Engine, who: &_| {
+            identity::with_umask(umask, mode, |mode| engine.mkdir(who, dir, &name, mode))
+        };
+        self.0.serve(req, (Op::Mkdir, place), reply, work, send_entry);
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -314,7 +318,7 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
@@ -322,7 +326,9 @@ impl Filesystem for Adapter {
         let place = Place::Name(dir, &name.clone());
         let how = (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0);
         let flags = open_flags(flags);
-        let work = move |engine: &Engine, who: &_| engine.create(who, dir, &name, mode, flags, how);
+        let work = move |engine: &Engine, who: &_| {
+            identity::with_umask(umask, mode, |mode| engine.create(who, dir, &name, mode, flags, how))
+        };
         let send = |reply: ReplyCreate, (entry, h): (Entry, Handle)| {
             reply.created(
                 &TTL,
@@ -366,28 +372,41 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let (id, h) = (object(ino), handle(fh));
+        let how = attr::write_how(write_flags, flags.0, lock_owner);
         let send = |reply: ReplyWrite, n: usize| reply.written(n as u32);
         if self.0.is_armed() {
             let data = data.to_vec();
-            let work = move |engine: &Engine, who: &_| engine.write(who, id, h, offset, &data);
+            let work = move |engine: &Engine, who: &_| engine.write(who, (id, h), offset, &data, how);
             self.0.serve(req, (Op::Write, Place::Bytes(id, offset)), reply, work, send);
         } else {
             // The bytes are the kernel's buffer: not copied where nothing can hold the operation back.
             let who = self.0.caller(req);
-            self.0.run(&who, Op::Write, reply, |engine, who| engine.write(who, id, h, offset, data), send);
+            self.0.run(
+                &who,
+                Op::Write,
+                reply,
+                |engine, who| engine.write(who, (id, h), offset, data, how),
+                send,
+            );
         }
     }
 
     fn flush(&self, req: &Request, ino: INodeNo, _fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
-        let id = object(ino);
-        let work = move |engine: &Engine, who: &_| engine.flush(who, id, lock_owner.0);
-        self.0.serve(req, (Op::Flush, Place::Object(id)), reply, work, send_ok);
+        let (id, closer) = (object(ino), lock_owner.0);
+        let work = move |engine: &Engine, who: &_| engine.flush(who, id, closer);
+        let who = self.0.caller(req);
+        if !self.0.is_armed() || self.0.engine.wrote(&who, id, closer) {
+            self.0.serve(req, (Op::Flush, Place::Object(id)), reply, work, send_ok);
+        } else {
+            // No rule is meant for a close that has nothing to flush, such as every child process makes.
+            self.0.run(&who, Op::Flush, reply, work, send_ok);
+        }
     }
 
     fn release(

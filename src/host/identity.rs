@@ -5,9 +5,26 @@
 //! The kernel's own checking (`default_permissions`) would ask us for the attributes of every directory on every path, since
 //! it may not remember them: a third of all requests.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 
 use super::raw;
+
+thread_local! {
+    /// Who this thread acts as; none when it is itself.
+    static ACTING: Cell<Option<u32>> = const { Cell::new(None) };
+    /// The umask that this thread has, if it has one of its own.
+    static UMASK: Cell<Umask> = const { Cell::new(Umask::Unknown) };
+}
+
+/// What is known of a thread's umask.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Umask {
+    Unknown,
+    /// It cannot be made this thread's own.
+    Shared,
+    Own(u32),
+}
 
 /// The most supplementary groups that are handed on.
 const GROUPS: usize = 1024;
@@ -22,7 +39,42 @@ pub(crate) fn as_caller<T>(uid: u32, gid: u32, tid: u32, f: impl FnOnce() -> T) 
     raw::set_fs_gid(gid);
     // Last: with it the rights of root over files go.
     raw::set_fs_uid(uid);
+    ACTING.set(Some(uid));
     f()
+}
+
+/// Runs `f` with this process's own rights in the midst of acting for a caller: to find again what the caller has reached
+/// before, on a way that may have been closed to it since. What is done with it is the caller's business again.
+pub(crate) fn as_server<T>(f: impl FnOnce() -> T) -> T {
+    let Some(uid) = ACTING.get() else { return f() };
+    struct Again(u32);
+    impl Drop for Again {
+        fn drop(&mut self) {
+            raw::set_fs_uid(self.0);
+        }
+    }
+    raw::set_fs_uid(0);
+    let _again = Again(uid);
+    f()
+}
+
+/// Runs `f`, which makes something with the mode it is given, under the caller's umask. The backing directory itself
+/// decides whether that counts: in a directory with a default ACL it does not.
+pub(crate) fn with_umask<T>(umask: u32, mode: u32, f: impl FnOnce(u32) -> T) -> T {
+    let umask = umask & 0o777;
+    if UMASK.get() == Umask::Unknown {
+        UMASK.set(if raw::private_umask() { Umask::Own(0) } else { Umask::Shared });
+    }
+    match UMASK.get() {
+        Umask::Own(now) => {
+            if now != umask {
+                rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+                UMASK.set(Umask::Own(umask));
+            }
+            f(mode)
+        }
+        Umask::Unknown | Umask::Shared => f(mode & !umask),
+    }
 }
 
 fn is_root() -> bool {
@@ -35,6 +87,7 @@ struct Back;
 impl Drop for Back {
     fn drop(&mut self) {
         static OWN: OnceLock<Vec<u32>> = OnceLock::new();
+        ACTING.set(None);
         raw::set_fs_uid(0);
         raw::set_fs_gid(rustix::process::getegid().as_raw());
         raw::set_groups(OWN.get_or_init(|| groups_of(std::process::id())));
@@ -53,6 +106,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_umask_is_that_of_one_call_and_one_thread() {
+        use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+        let dir = tempfile::tempdir().unwrap();
+        let make = |umask: u32, name: &str| {
+            let path = dir.path().join(name);
+            with_umask(umask, 0o666, |mode| {
+                std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).unwrap();
+            });
+            std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+        };
+        // In a thread of its own, since it changes the thread for good.
+        std::thread::scope(|s| {
+            let made = s.spawn(|| (make(0o077, "a"), make(0, "b"), make(0o022, "c"))).join().unwrap();
+            assert_eq!(made, (0o600, 0o666, 0o644));
+        });
+    }
+
+    #[test]
     fn what_is_made_as_a_caller_belongs_to_it_and_the_thread_is_itself_again_after() {
         use std::os::unix::fs::{MetadataExt, PermissionsExt};
         if !is_root() {
@@ -67,6 +138,11 @@ mod tests {
         assert_eq!(std::fs::metadata(dir.path().join("ours")).unwrap().uid(), 0);
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
         let refused = as_caller(65534, 65534, 0, || std::fs::read_dir(dir.path()).map(drop));
+        let found = as_caller(65534, 65534, 0, || {
+            let found = as_server(|| std::fs::metadata(dir.path().join("ours")).is_ok());
+            found && std::fs::metadata(dir.path().join("ours")).is_err()
+        });
+        assert!(found, "as the server, and then as the caller again");
         assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
         assert!(std::fs::read_dir(dir.path()).is_ok());
     }

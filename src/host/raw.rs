@@ -20,14 +20,16 @@ pub(super) fn private_fd_table() -> io::Result<()> {
 }
 
 /// Gives the calling thread a umask and a working directory of its own: none and the root. The mode of a new file is what
-/// the program asked for, whatever the umask of this process is, and no directory is kept busy.
+/// the program asked for, whatever the umask of this process is, and no directory is kept busy. False where that cannot be.
 #[allow(unsafe_code)]
-pub(super) fn private_umask() {
+pub(super) fn private_umask() -> bool {
     // SAFETY: plain integers; the thread stops sharing these two with the others.
-    if unsafe { libc::unshare(libc::CLONE_FS) } == 0 {
+    let done = unsafe { libc::unshare(libc::CLONE_FS) } == 0;
+    if done {
         rustix::process::umask(rustix::fs::Mode::empty());
         let _ = rustix::process::chdir("/");
     }
+    done
 }
 
 /// Runs `f` with every signal blocked in this thread, so that a thread it starts inherits that from its first moment.

@@ -229,7 +229,7 @@ fn group() -> &'static Group {
         raw::steady_malloc();
         let control = || {
             MEMBER.set(true);
-            raw::private_umask();
+            let _ = raw::private_umask();
             // Without a table of our own (a sandbox that forbids the call) all else still holds.
             if raw::private_fd_table().is_ok() {
                 prepare_table();

@@ -6,9 +6,16 @@
 mod ancestors;
 mod anomalies;
 mod env;
+mod examples;
 mod guard;
+mod ops;
+mod ops_attrs;
+mod ops_data;
+mod ops_locks;
+mod ops_names;
 mod preflight;
 mod processes;
 mod races;
 mod rules;
 mod support;
+mod tidy;
