@@ -12,6 +12,7 @@ mod model;
 mod mount;
 mod options;
 mod pair;
+mod raw;
 
 use std::path::Path;
 
