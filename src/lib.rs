@@ -13,6 +13,7 @@ mod mount;
 mod options;
 mod pair;
 mod raw;
+mod shared;
 
 use std::path::Path;
 
