@@ -107,6 +107,8 @@ struct Client {
     next_handle: u64,
     /// How many look-ups of each object its kernel has not forgotten.
     lookups: Map<ObjectId, u64>,
+    /// The directory that each of its threads has found last, and where.
+    walked: Map<u32, (ObjectId, Name, ObjectId)>,
     /// Errors of flushes that nobody waited for, told once at the next `close` or `fsync`.
     late_errors: Map<ObjectId, Errno>,
     writers: Map<ObjectId, data::Writers>,

@@ -41,6 +41,9 @@ impl Engine {
             }
             found => (why, found),
         };
+        let found_dir =
+            found.ok().filter(|entry| entry.attr.kind == Kind::Directory).map(|entry| entry.object);
+        st.walk(who, dir, name, found_dir);
         st.note_name(who, Op::Lookup, dir, name, why, found)
     }
 
@@ -249,6 +252,9 @@ impl Engine {
     fn remove_inner(&self, st: &mut State, who: &Caller, dir: ObjectId, name: &Name, op: Op) -> Result<()> {
         let parent = st.dir_fd(dir)?;
         let stat = disk::stat_at(parent.as_fd(), name.as_os())?;
+        if op == Op::Rmdir {
+            st.looks_again(who, dir, name, Some(&stat))?;
+        }
         let losing = self.losing(st, who, dir, name, &stat)?;
         let before =
             losing.as_ref().and_then(|l| self.before(st, who, l.object, Self::attr_visible(st, who), None));
@@ -365,6 +371,9 @@ impl Engine {
                 .map(|()| st.world.newest());
         }
         let exchange = flags & EXCHANGE != 0;
+        if stat.attr.kind == Kind::Directory && !exchange {
+            st.looks_again(who, new_dir, new_name, target.as_ref())?;
+        }
         let losing = match &target {
             Some(target) if !exchange => self.losing(st, who, new_dir, new_name, target)?,
             _ => None,
@@ -419,4 +428,34 @@ struct Losing {
     attr: Attr,
     /// What keeps it reachable.
     anchor: Option<Arc<std::os::fd::OwnedFd>>,
+}
+
+/// How many threads' last directories are remembered; beyond, remembering starts over.
+const WALKED: usize = 1024;
+
+impl State {
+    /// Remembers which directory the caller's kernel sees at a name.
+    fn walk(&mut self, who: &Caller, dir: ObjectId, name: &Name, found: Option<ObjectId>) {
+        let walked = &mut self.client(who.client).walked;
+        match found {
+            Some(found) => {
+                if walked.len() >= WALKED {
+                    walked.clear();
+                }
+                walked.insert(who.pid, (dir, name.clone(), found));
+            }
+            None => drop(walked.remove(&who.pid)),
+        }
+    }
+
+    /// The kernel marks the directory that it sees at a name as removed when the name is removed or replaced, and never
+    /// lists it again. Where the truth has another there, that would be the wrong one: `ESTALE` makes the kernel look
+    /// again and ask once more.
+    fn looks_again(&mut self, who: &Caller, dir: ObjectId, name: &Name, truth: Option<&Stat>) -> Result<()> {
+        let truth = truth.and_then(|stat| self.objects.known(stat.key));
+        match self.client(who.client).walked.remove(&who.pid) {
+            Some((d, n, seen)) if d == dir && n == *name && truth != Some(seen) => Err(Errno::ESTALE),
+            _ => Ok(()),
+        }
+    }
 }
