@@ -16,6 +16,7 @@ mod objects;
 mod parking;
 mod past;
 mod service;
+mod walked;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -365,14 +365,14 @@ impl Engine {
         let stat = disk::stat_at(from.as_fd(), name.as_os())?;
         let object = st.objects.intern(&stat, dir, name);
         let target = disk::stat_at(to.as_fd(), new_name.as_os()).ok();
+        let exchange = flags & EXCHANGE != 0;
+        if !exchange {
+            st.looks_again(who, new_dir, new_name, target.as_ref())?;
+        }
         // Two names of one object: POSIX says that nothing happens.
         if target.is_some_and(|t| t.key == stat.key) && flags == 0 {
             return disk::rename(from.as_fd(), name.as_os(), to.as_fd(), new_name.as_os(), 0)
                 .map(|()| st.world.newest());
-        }
-        let exchange = flags & EXCHANGE != 0;
-        if stat.attr.kind == Kind::Directory && !exchange {
-            st.looks_again(who, new_dir, new_name, target.as_ref())?;
         }
         let losing = match &target {
             Some(target) if !exchange => self.losing(st, who, new_dir, new_name, target)?,
@@ -428,34 +428,4 @@ struct Losing {
     attr: Attr,
     /// What keeps it reachable.
     anchor: Option<Arc<std::os::fd::OwnedFd>>,
-}
-
-/// How many threads' last directories are remembered; beyond, remembering starts over.
-const WALKED: usize = 1024;
-
-impl State {
-    /// Remembers which directory the caller's kernel sees at a name.
-    fn walk(&mut self, who: &Caller, dir: ObjectId, name: &Name, found: Option<ObjectId>) {
-        let walked = &mut self.client(who.client).walked;
-        match found {
-            Some(found) => {
-                if walked.len() >= WALKED {
-                    walked.clear();
-                }
-                walked.insert(who.pid, (dir, name.clone(), found));
-            }
-            None => drop(walked.remove(&who.pid)),
-        }
-    }
-
-    /// The kernel marks the directory that it sees at a name as removed when the name is removed or replaced, and never
-    /// lists it again. Where the truth has another there, that would be the wrong one: `ESTALE` makes the kernel look
-    /// again and ask once more.
-    fn looks_again(&mut self, who: &Caller, dir: ObjectId, name: &Name, truth: Option<&Stat>) -> Result<()> {
-        let truth = truth.and_then(|stat| self.objects.known(stat.key));
-        match self.client(who.client).walked.remove(&who.pid) {
-            Some((d, n, seen)) if d == dir && n == *name && truth != Some(seen) => Err(Errno::ESTALE),
-            _ => Ok(()),
-        }
-    }
 }
