@@ -275,10 +275,11 @@ fn a_long_listing_is_that_of_one_moment() {
     assert_eq!(list(two.b.path()).len(), 500);
 }
 
+type Remove = fn(&chaosfs::Mount);
+
 #[test]
 fn a_directory_that_a_stale_client_removes_by_its_old_name_is_the_one_that_is_there() {
     chaosfs::require_fuse!();
-    type Remove = fn(&chaosfs::Mount);
     let removes: [Remove; 2] = [
         |m| fs::remove_dir(m.join("d")).unwrap(),
         |m| {
