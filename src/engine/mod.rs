@@ -20,6 +20,7 @@ mod objects;
 mod parking;
 mod past;
 mod service;
+mod walked;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -110,6 +111,8 @@ struct Client {
     next_handle: u64,
     /// How many look-ups of each object its kernel has not forgotten.
     lookups: Map<ObjectId, u64>,
+    /// The directory that each of its threads has found last, and where.
+    walked: Map<u32, (ObjectId, Name, ObjectId)>,
     /// Errors of flushes that nobody waited for, told once at the next `close` or `fsync`.
     late_errors: Map<ObjectId, Errno>,
     writers: Map<ObjectId, flush::Writers>,

@@ -41,6 +41,9 @@ impl Engine {
             }
             found => (why, found),
         };
+        let found_dir =
+            found.ok().filter(|entry| entry.attr.kind == Kind::Directory).map(|entry| entry.object);
+        st.walk(who, dir, name, found_dir);
         st.note_name(who, Op::Lookup, dir, name, why, found)
     }
 
@@ -249,6 +252,9 @@ impl Engine {
     fn remove_inner(&self, st: &mut State, who: &Caller, dir: ObjectId, name: &Name, op: Op) -> Result<()> {
         let parent = st.dir_fd(dir)?;
         let stat = disk::stat_at(parent.as_fd(), name.as_os())?;
+        if op == Op::Rmdir {
+            st.looks_again(who, dir, name, Some(&stat))?;
+        }
         let losing = self.losing(st, who, dir, name, &stat)?;
         let before =
             losing.as_ref().and_then(|l| self.before(st, who, l.object, Self::attr_visible(st, who), None));
@@ -359,12 +365,15 @@ impl Engine {
         let stat = disk::stat_at(from.as_fd(), name.as_os())?;
         let object = st.objects.intern(&stat, dir, name);
         let target = disk::stat_at(to.as_fd(), new_name.as_os()).ok();
+        let exchange = flags & EXCHANGE != 0;
+        if !exchange {
+            st.looks_again(who, new_dir, new_name, target.as_ref())?;
+        }
         // Two names of one object: POSIX says that nothing happens.
         if target.is_some_and(|t| t.key == stat.key) && flags == 0 {
             return disk::rename(from.as_fd(), name.as_os(), to.as_fd(), new_name.as_os(), 0)
                 .map(|()| st.world.newest());
         }
-        let exchange = flags & EXCHANGE != 0;
         let losing = match &target {
             Some(target) if !exchange => self.losing(st, who, new_dir, new_name, target)?,
             _ => None,

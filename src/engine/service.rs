@@ -68,6 +68,7 @@ impl Engine {
             dirs: Map::default(),
             next_handle: 0,
             lookups: Map::default(),
+            walked: Map::default(),
             late_errors: Map::default(),
             writers: Map::default(),
             rules: Vec::new(),
