@@ -23,10 +23,9 @@ use crate::options::{Options, keep_from_env};
 /// A directory that several clients share: "the server". All mounts of one directory in one process share one `Backing`,
 /// whether they were made through it or not. Clones are the same one; it lives as long as any of them or a mount does.
 ///
-/// ```no_run
-/// # use std::time::{Duration, Instant};
+/// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use chaosfs::{Backing, Clock, Knobs, Options};
+/// use chaosfs::{Backing, Clock, Options};
 ///
 /// let backing = Backing::options().clock(Clock::manual()).temp()?;
 /// let a = backing.mount(Options::new().client_id("a"))?;

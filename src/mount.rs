@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -166,8 +166,9 @@ impl Mount {
 
     /// Waits until at least `n` operations of this client hang, at most for `limit` of real time. Whether they do.
     #[must_use = "it returns false when the time is over"]
+    #[allow(clippy::disallowed_methods)] // programs hang in real time
     pub fn wait_parked(&self, n: usize, limit: Duration) -> bool {
-        self.core.engine.wait_parked(self.client, n, limit)
+        self.core.engine.wait_parked(self.client, n, Instant::now() + limit)
     }
 
     /// Waits until someone else has taken the mount away (`umount`), at most for `limit` of real time; whether that happened.

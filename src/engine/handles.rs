@@ -4,10 +4,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::disk::{self, Access, Opening, Result, Target};
+use super::identity::as_server;
 use super::objects::{OpenFile, OpenFlags};
 use super::past::Binding;
 use super::{Caller, Engine, Entry, Errno, State, Touched};
-use crate::host::identity::as_server;
 use crate::model::history::Why;
 use crate::model::ids::{Name, ObjectId};
 use crate::model::op::Op;

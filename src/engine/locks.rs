@@ -114,9 +114,23 @@ impl File {
         self.held = kept;
     }
 
-    fn take(&mut self, owner: Owner, handle: Handle, lock: Lock) {
+    /// Gives `owner` the lock, made one with what it holds of the same kind beside it. As in the kernel, the locks of an owner
+    /// stand together in the order of their places, and so are asked about in that order.
+    fn take(&mut self, owner: Owner, handle: Handle, mut lock: Lock) {
         self.cut(owner, lock.start, lock.end);
-        self.held.push(Held { owner, handle, lock });
+        self.held.retain(|h| {
+            let touches = h.lock.end.checked_add(1) == Some(lock.start)
+                || lock.end.checked_add(1) == Some(h.lock.start);
+            let joins = h.owner == owner && h.lock.kind == lock.kind && touches;
+            if joins {
+                (lock.start, lock.end) = (lock.start.min(h.lock.start), lock.end.max(h.lock.end));
+            }
+            !joins
+        });
+        let after = self.held.iter().position(|h| h.owner == owner && h.lock.start > lock.start);
+        let last = self.held.iter().rposition(|h| h.owner == owner).map(|i| i + 1);
+        let place = after.or(last).unwrap_or(self.held.len());
+        self.held.insert(place, Held { owner, handle, lock });
     }
 
     /// Grants what can be granted now.

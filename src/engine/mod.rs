@@ -8,7 +8,11 @@
 mod attrs;
 mod data;
 mod disk;
+mod events;
+mod explain;
+mod flush;
 mod handles;
+mod identity;
 mod listing;
 mod locks;
 mod names;
@@ -17,7 +21,6 @@ mod parking;
 mod past;
 mod service;
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,26 +28,26 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::errno::Errno;
-use crate::host::identity::as_server;
 use crate::model::World;
 use crate::model::attr::{Attr, Kind, Stamp};
 use crate::model::fault::Rule;
 use crate::model::hash::Map;
-use crate::model::history::{Deed, Event, EventPath, Recorder, Why};
-use crate::model::ids::{ClientId, Name, ObjectId, Version};
-use crate::model::op::Op;
+use crate::model::history::Recorder;
+use crate::model::ids::{ClientId, ObjectId, Version};
 use crate::model::time::Time;
 
 pub(crate) use attrs::{SetAttr, Space};
 pub(crate) use data::WriteHow;
 pub(crate) use disk::{Result, SetTime};
 pub(crate) use handles::Handle;
+pub(crate) use identity::{as_caller, with_umask};
 pub(crate) use locks::{Lock, LockKind, LockOutcome, LockReply};
 pub(crate) use objects::OpenFlags;
 pub(crate) use parking::{Ticket, Wake};
 pub(crate) use service::{Admission, Armed, Place};
 
 use disk::Stat;
+use identity::as_server;
 use locks::Locks;
 use objects::{DirFds, LastCommit, Object, Objects};
 use parking::Parking;
@@ -109,7 +112,7 @@ struct Client {
     lookups: Map<ObjectId, u64>,
     /// Errors of flushes that nobody waited for, told once at the next `close` or `fsync`.
     late_errors: Map<ObjectId, Errno>,
-    writers: Map<ObjectId, data::Writers>,
+    writers: Map<ObjectId, flush::Writers>,
     rules: Vec<Arc<Rule>>,
     /// Whether `rules` or chance can stand in the way.
     armed: service::Armed,
@@ -339,116 +342,5 @@ impl State {
         if let Some(object) = self.objects.get_mut(object) {
             object.last = Some(LastCommit { version, author: who.client, at: who.now });
         }
-    }
-
-    // ---- events --------------------------------------------------------------------------------------------------
-
-    /// The path of a directory as events show it.
-    fn dir_path(&mut self, dir: ObjectId) -> Arc<[u8]> {
-        if let Some(path) = self.paths.get(&dir) {
-            return path.clone();
-        }
-        let mut parts: Vec<Name> = Vec::new();
-        let mut here = dir;
-        while let Some((parent, name)) = self.objects.get(here).and_then(|o| o.at.as_ref()) {
-            parts.push(name.clone());
-            here = *parent;
-            if parts.len() > 4096 {
-                break;
-            }
-        }
-        let mut bytes = Vec::new();
-        for part in parts.iter().rev() {
-            if !bytes.is_empty() {
-                bytes.push(b'/');
-            }
-            bytes.extend_from_slice(part.as_bytes());
-        }
-        let path: Arc<[u8]> = bytes.into();
-        if self.paths.len() > 16_384 {
-            self.paths.clear();
-        }
-        self.paths.insert(dir, path.clone());
-        path
-    }
-
-    fn path_at(&mut self, dir: ObjectId, name: &Name) -> EventPath {
-        EventPath { dir: self.dir_path(dir), name: name.clone() }
-    }
-
-    fn path_of(&mut self, object: ObjectId) -> EventPath {
-        match self.objects.get(object).and_then(|o| o.at.clone()) {
-            Some((dir, name)) => self.path_at(dir, &name),
-            None if object == ObjectId::ROOT => {
-                EventPath { dir: Arc::from([]), name: Name::new(OsStr::new("")) }
-            }
-            None => EventPath { dir: Arc::from([]), name: Name::new(OsStr::new("(removed)")) },
-        }
-    }
-
-    /// Starts an event; `push` ends it.
-    fn event(&mut self, who: &Caller, op: Op, path: EventPath) -> Event {
-        Event {
-            number: 0,
-            at: who.now,
-            client: self.client(who.client).name.clone(),
-            deed: Deed::Op(op),
-            path,
-            to: None,
-            range: None,
-            version: None,
-            result: Ok(0),
-            why: Why::Truth,
-        }
-    }
-
-    /// Writes down how an operation on an object ended, and hands the result on.
-    fn note<T>(&mut self, who: &Caller, op: Op, object: ObjectId, why: Why, result: Result<T>) -> Result<T> {
-        let version = self.made(op);
-        self.note_seen(who, op, object, why, version, result)
-    }
-
-    /// The same for an operation that was shown a version.
-    fn note_seen<T>(
-        &mut self,
-        who: &Caller,
-        op: Op,
-        object: ObjectId,
-        why: Why,
-        version: Option<Version>,
-        result: Result<T>,
-    ) -> Result<T> {
-        let path = self.path_of(object);
-        let mut event = self.event(who, op, path);
-        event.why = why;
-        event.version = version.filter(|_| result.is_ok());
-        event.result = result.as_ref().map(|_| 0).map_err(|e| *e);
-        self.recorder.push(event);
-        result
-    }
-
-    /// The version that an operation has just made, if it is one that changes the truth.
-    fn made(&self, op: Op) -> Option<Version> {
-        let changes = Op::names().contains(op) || matches!(op, Op::Setattr | Op::Truncate);
-        changes.then(|| self.world.newest())
-    }
-
-    /// The same for an operation on a name.
-    fn note_name<T>(
-        &mut self,
-        who: &Caller,
-        op: Op,
-        dir: ObjectId,
-        name: &Name,
-        why: Why,
-        result: Result<T>,
-    ) -> Result<T> {
-        let path = self.path_at(dir, name);
-        let mut event = self.event(who, op, path);
-        event.why = why;
-        event.version = self.made(op).filter(|_| result.is_ok());
-        event.result = result.as_ref().map(|_| 0).map_err(|e| *e);
-        self.recorder.push(event);
-        result
     }
 }

@@ -5,10 +5,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::disk::{self, Result, Stat, Target};
+use super::identity::as_server;
 use super::objects::Removal;
 use super::past::Binding;
 use super::{Caller, Engine, Entry, Errno, State, Touched};
-use crate::host::identity::as_server;
 use crate::model::Sight;
 use crate::model::attr::{Attr, Kind};
 use crate::model::history::Why;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -109,10 +109,8 @@ impl Parking {
         self.lot.lock().slots.values().filter(|s| s.client == client).count()
     }
 
-    /// Waits until at least `n` operations of the client are parked. False when that takes longer than `limit`.
-    #[allow(clippy::disallowed_methods)] // waiting for a program is wall-clock business
-    pub(super) fn wait(&self, client: ClientId, n: usize, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
+    /// Waits until at least `n` operations of the client are parked, at most until `deadline`; whether they are.
+    pub(super) fn wait(&self, client: ClientId, n: usize, deadline: Instant) -> bool {
         let mut lot = self.lot.lock();
         while lot.slots.values().filter(|s| s.client == client).count() < n {
             if self.changed.wait_until(&mut lot, deadline).timed_out() {

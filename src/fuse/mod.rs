@@ -20,9 +20,10 @@ use fuser::{
     TimeOrNow, WriteFlags,
 };
 
+use crate::engine::with_umask;
 use crate::engine::{Engine, Entry, Handle, Lock, LockKind, LockOutcome, Place, SetAttr};
 use crate::errno::Errno;
-use crate::host::{identity, server};
+use crate::host::server;
 use crate::model::attr::Attr;
 use crate::model::ids::{Name, ObjectId};
 use crate::model::op::Op;
@@ -143,7 +144,7 @@ impl Filesystem for Adapter {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
         let work = move |engine: &Engine, who: &_| {
-            identity::with_umask(umask, mode, |mode| engine.mknod(who, dir, &name, mode, rdev))
+            with_umask(umask, mode, |mode| engine.mknod(who, dir, &name, mode, rdev))
         };
         self.0.serve(req, (Op::Mknod, place), reply, work, send_entry);
     }
@@ -152,7 +153,7 @@ impl Filesystem for Adapter {
         let (dir, name) = (object(parent), Name::new(name));
         let place = Place::Name(dir, &name.clone());
         let work = move |engine: &Engine, who: &_| {
-            identity::with_umask(umask, mode, |mode| engine.mkdir(who, dir, &name, mode))
+            with_umask(umask, mode, |mode| engine.mkdir(who, dir, &name, mode))
         };
         self.0.serve(req, (Op::Mkdir, place), reply, work, send_entry);
     }
@@ -327,7 +328,7 @@ impl Filesystem for Adapter {
         let how = (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0);
         let flags = open_flags(flags);
         let work = move |engine: &Engine, who: &_| {
-            identity::with_umask(umask, mode, |mode| engine.create(who, dir, &name, mode, flags, how))
+            with_umask(umask, mode, |mode| engine.create(who, dir, &name, mode, flags, how))
         };
         let send = |reply: ReplyCreate, (entry, h): (Entry, Handle)| {
             reply.created(

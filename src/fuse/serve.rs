@@ -10,9 +10,10 @@ use parking_lot::Mutex;
 
 use super::attr;
 use crate::clock::Clock;
+use crate::engine::as_caller;
 use crate::engine::{Admission, Armed, Caller, Engine, LockReply, Place, Result, Ticket, Wake};
 use crate::errno::Errno;
-use crate::host::{identity, server, signals};
+use crate::host::{server, signals};
 use crate::model::ids::{ClientId, ObjectId};
 use crate::model::op::Op;
 
@@ -95,7 +96,7 @@ impl Core {
         work: impl FnOnce(&Engine, &Caller) -> Result<T>,
         send: impl FnOnce(R, T),
     ) {
-        let work = || identity::as_caller(who.uid, who.gid, who.pid, || work(&self.engine, who));
+        let work = || as_caller(who.uid, who.gid, who.pid, || work(&self.engine, who));
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(value)) => send(reply, value),
             Ok(Err(e)) => reply.fail(e),

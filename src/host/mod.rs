@@ -16,7 +16,6 @@
 
 pub(crate) mod descriptors;
 pub(crate) mod holders;
-pub(crate) mod identity;
 pub(crate) mod mounting;
 pub(crate) mod preflight;
 pub(crate) mod server;
@@ -28,10 +27,9 @@ pub(crate) mod unmount;
 mod helper;
 mod mountinfo;
 mod owner;
-mod raw;
 mod timer;
 
-pub(crate) use raw::swap_out;
+pub(crate) use crate::raw::swap_out;
 
 #[cfg(test)]
 mod tests;

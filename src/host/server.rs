@@ -29,8 +29,8 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Resource;
 
-use super::raw;
 pub(crate) use super::timer::at;
+use crate::raw;
 
 /// Idle workers kept for the next jobs: mounts come and go one or two at a time.
 const KEPT_IDLE: usize = 4;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use chaosfs::{Backing, Clock, Knobs, Options};
 
-use super::support::{NS, PATIENCE, Two, eventually, exists, get, is_mounted, list, ms, put};
+use super::support::{PATIENCE, Two, eventually, exists, get, is_mounted, just_before, list, ms, put};
 
 #[test]
 fn a_single_client_is_a_live_file_system() {
@@ -75,7 +75,7 @@ fn two_mounts_agree_after_every_delay_and_ttl_of_a_manual_clock() {
     // B asked just before the name became visible, and believes that for its whole TTL.
     two.pass(ms(1500));
     assert!(exists(&two.b, "f"));
-    two.pass(ms(1500) - NS);
+    two.pass(just_before(ms(1500)));
     assert_eq!(get(&two.b, "f"), "text");
     assert_eq!(list(two.b.path()), ["f"]);
 }

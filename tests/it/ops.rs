@@ -140,6 +140,23 @@ pub(crate) fn shell(dir: &Path, script: &str) -> (Option<i32>, String) {
     (out.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
+/// Runs `body` in a process of its own, this program once more for the one test `name`. A child that another test starts
+/// has copies of all descriptors for a moment, and with them the locks of files that are closed here.
+pub(crate) fn alone(name: &str, body: impl FnOnce()) {
+    const ALONE: &str = "CHAOSFS_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return body();
+    }
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    let out = again.args([name, "--exact", "--nocapture"]).env(ALONE, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(
+        out.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
 /// `fallocate`, whose modes the standard library does not know.
 pub(crate) fn fallocate(file: &File, mode: u32, at: u64, len: u64) -> Result<(), i32> {
     rustix::fs::fallocate(file, rustix::fs::FallocateFlags::from_bits_retain(mode), at, len).number()

@@ -11,7 +11,7 @@ use std::time::Duration;
 use chaosfs::{Backing, Knobs, Options};
 
 use crate::ops::locks::{Api, flock, get, set};
-use crate::ops::{LIMIT, Twin, read_write};
+use crate::ops::{LIMIT, Twin, alone, read_write};
 
 const READ: i16 = libc::F_RDLCK as i16;
 const WRITE: i16 = libc::F_WRLCK as i16;
@@ -20,26 +20,28 @@ const AGAIN: Result<(), i32> = Err(libc::EAGAIN);
 
 #[test]
 fn descriptions_exclude_each_other_by_range() {
-    let t = Twin::new();
-    t.both(|d| {
-        let (a, b) = (read_write(&d.join("f")), read_write(&d.join("f")));
-        let mut ends = Vec::new();
-        let mut step = |file: &File, kind, start, len| ends.push(set(file, Api::Ofd, kind, start, len));
-        step(&a, WRITE, 0, 10);
-        step(&b, WRITE, 10, 10);
-        step(&b, READ, 9, 1);
-        step(&b, WRITE, 5, 0);
-        // Split in two, turned into a read lock, and one end given up.
-        step(&a, NONE, 3, 4);
-        step(&b, WRITE, 3, 4);
-        step(&a, READ, 0, 3);
-        step(&b, READ, 0, 3);
-        step(&b, WRITE, 0, 3);
-        step(&a, NONE, 0, 0);
-        step(&b, WRITE, 0, 0);
-        let seen: Vec<_> = [0, 5, 15, 100].map(|at| get(&a, Api::Ofd, READ, at, 1)).to_vec();
-        drop(b);
-        (ends, seen, set(&a, Api::Ofd, WRITE, 0, 0))
+    alone("ops_locks::descriptions_exclude_each_other_by_range", || {
+        let t = Twin::new();
+        t.both(|d| {
+            let (a, b) = (read_write(&d.join("f")), read_write(&d.join("f")));
+            let mut ends = Vec::new();
+            let mut step = |file: &File, kind, start, len| ends.push(set(file, Api::Ofd, kind, start, len));
+            step(&a, WRITE, 0, 10);
+            step(&b, WRITE, 10, 10);
+            step(&b, READ, 9, 1);
+            step(&b, WRITE, 5, 0);
+            // Split in two, turned into a read lock, and one end given up.
+            step(&a, NONE, 3, 4);
+            step(&b, WRITE, 3, 4);
+            step(&a, READ, 0, 3);
+            step(&b, READ, 0, 3);
+            step(&b, WRITE, 0, 3);
+            step(&a, NONE, 0, 0);
+            step(&b, WRITE, 0, 0);
+            let seen: Vec<_> = [0, 5, 15, 100].map(|at| get(&a, Api::Ofd, READ, at, 1)).to_vec();
+            drop(b);
+            (ends, seen, set(&a, Api::Ofd, WRITE, 0, 0))
+        });
     });
 }
 
@@ -61,63 +63,68 @@ fn neighbouring_locks_are_told_as_one() {
 
 #[test]
 fn a_process_keeps_no_locks_when_it_closes_any_descriptor_of_the_file() {
-    let t = Twin::new();
-    t.both(|d| {
-        let (a, other) = (read_write(&d.join("f")), read_write(&d.join("f")));
-        let own = set(&a, Api::Posix, WRITE, 0, 10);
-        let again = set(&other, Api::Posix, WRITE, 5, 10);
-        // Seen by another owner only.
-        let seen = (get(&a, Api::Posix, WRITE, 0, 1), get(&a, Api::Ofd, WRITE, 0, 1));
-        let refused = set(&other, Api::Ofd, WRITE, 0, 1);
-        drop(other);
-        (own, again, seen, refused, get(&a, Api::Ofd, WRITE, 0, 100))
+    alone("ops_locks::a_process_keeps_no_locks_when_it_closes_any_descriptor_of_the_file", || {
+        let t = Twin::new();
+        t.both(|d| {
+            let (a, other) = (read_write(&d.join("f")), read_write(&d.join("f")));
+            let own = set(&a, Api::Posix, WRITE, 0, 10);
+            let again = set(&other, Api::Posix, WRITE, 5, 10);
+            // Seen by another owner only.
+            let seen = (get(&a, Api::Posix, WRITE, 0, 1), get(&a, Api::Ofd, WRITE, 0, 1));
+            let refused = set(&other, Api::Ofd, WRITE, 0, 1);
+            drop(other);
+            (own, again, seen, refused, get(&a, Api::Ofd, WRITE, 0, 100))
+        });
     });
 }
 
 #[test]
 fn whole_files_are_locked_shared_and_exclusively() {
-    let t = Twin::new();
-    t.both(|d| {
-        let open = || read_write(&d.join("f"));
-        let (a, b, c) = (open(), open(), open());
-        let mut ends = Vec::new();
-        let no_wait = libc::LOCK_NB;
-        for (file, how) in [
-            (&a, libc::LOCK_SH | no_wait),
-            (&b, libc::LOCK_SH | no_wait),
-            (&c, libc::LOCK_EX | no_wait),
-            (&a, libc::LOCK_EX | no_wait),
-            (&b, libc::LOCK_UN),
-            (&a, libc::LOCK_EX | no_wait),
-            (&b, libc::LOCK_SH | no_wait),
-        ] {
-            ends.push(flock(file, how));
-        }
-        let shared = a.try_clone().unwrap();
-        drop(a);
-        ends.push(flock(&b, libc::LOCK_EX | no_wait));
-        drop(shared);
-        // The kernel tells of the last close in its own time, and yet it is known here.
-        ends.push(flock(&b, libc::LOCK_EX | no_wait));
-        ends
+    alone("ops_locks::whole_files_are_locked_shared_and_exclusively", || {
+        let t = Twin::new();
+        t.both(|d| {
+            let open = || read_write(&d.join("f"));
+            let (a, b, c) = (open(), open(), open());
+            let mut ends = Vec::new();
+            let no_wait = libc::LOCK_NB;
+            for (file, how) in [
+                (&a, libc::LOCK_SH | no_wait),
+                (&b, libc::LOCK_SH | no_wait),
+                (&c, libc::LOCK_EX | no_wait),
+                (&a, libc::LOCK_EX | no_wait),
+                (&b, libc::LOCK_UN),
+                (&a, libc::LOCK_EX | no_wait),
+                (&b, libc::LOCK_SH | no_wait),
+            ] {
+                ends.push(flock(file, how));
+            }
+            let shared = a.try_clone().unwrap();
+            drop(a);
+            ends.push(flock(&b, libc::LOCK_EX | no_wait));
+            drop(shared);
+            // The kernel tells of the last close in its own time, and yet it is known here.
+            ends.push(flock(&b, libc::LOCK_EX | no_wait));
+            ends
+        });
     });
 }
 
 #[test]
 fn a_closed_file_is_unlocked_at_once_a_thousand_times() {
-    let t = Twin::new();
-    t.both(|d| {
-        let mut refused = 0;
-        for _ in 0..1000 {
-            let file = read_write(&d.join("f"));
-            refused += u32::from(flock(&file, libc::LOCK_EX | libc::LOCK_NB).is_err());
-        }
-        refused
+    alone("ops_locks::a_closed_file_is_unlocked_at_once_a_thousand_times", || {
+        let t = Twin::new();
+        t.both(|d| {
+            let mut refused = 0;
+            for _ in 0..1000 {
+                let file = read_write(&d.join("f"));
+                refused += u32::from(flock(&file, libc::LOCK_EX | libc::LOCK_NB).is_err());
+            }
+            refused
+        });
     });
 }
 
-/// A process that takes a lock with python's or the shell's means is not needed: `flock(1)` may be missing, so another
-/// thread with descriptors of its own stands for it.
+/// Another open file waits for a lock that `let_go` lets go; whether it came too early, and how it ended.
 fn waits_until(d: &Path, let_go: impl FnOnce(File) + Send) -> (bool, Result<(), i32>) {
     let held = read_write(&d.join("f"));
     set(&held, Api::Ofd, WRITE, 0, 0).unwrap();
@@ -193,25 +200,27 @@ fn a_process_that_waits_for_a_lock_can_be_killed() {
 
 #[test]
 fn two_mounts_exclude_each_other() {
-    let backing = Backing::temp().unwrap();
-    let mount = || backing.mount(Options::new().knobs(Knobs::strict())).unwrap();
-    let (one, two) = (mount(), mount());
-    let (a, b) = (read_write(&one.join("f")), read_write(&two.join("f")));
-    for api in [Api::Posix, Api::Ofd] {
-        assert_eq!(set(&a, api, WRITE, 0, 10), Ok(()));
-        assert_eq!(set(&b, api, WRITE, 9, 1), AGAIN);
-        assert_eq!(set(&b, api, WRITE, 10, 1), Ok(()));
-        let seen = get(&b, api, WRITE, 0, 5).unwrap();
-        assert_eq!((seen.0, seen.1, seen.2), (WRITE, 0, 10));
-        assert_eq!(set(&a, api, NONE, 0, 0), Ok(()));
-        assert_eq!(set(&b, api, WRITE, 0, 0), Ok(()));
-        assert_eq!(set(&b, api, NONE, 0, 0), Ok(()));
-    }
-    assert_eq!(flock(&a, libc::LOCK_EX), Ok(()));
-    assert_eq!(flock(&b, libc::LOCK_SH | libc::LOCK_NB), AGAIN);
-    drop(a);
-    // The other kernel has perhaps not told of the close yet.
-    assert_eq!(flock(&b, libc::LOCK_EX | libc::LOCK_NB), Ok(()));
+    alone("ops_locks::two_mounts_exclude_each_other", || {
+        let backing = Backing::temp().unwrap();
+        let mount = || backing.mount(Options::new().knobs(Knobs::strict())).unwrap();
+        let (one, two) = (mount(), mount());
+        let (a, b) = (read_write(&one.join("f")), read_write(&two.join("f")));
+        for api in [Api::Posix, Api::Ofd] {
+            assert_eq!(set(&a, api, WRITE, 0, 10), Ok(()));
+            assert_eq!(set(&b, api, WRITE, 9, 1), AGAIN);
+            assert_eq!(set(&b, api, WRITE, 10, 1), Ok(()));
+            let seen = get(&b, api, WRITE, 0, 5).unwrap();
+            assert_eq!((seen.0, seen.1, seen.2), (WRITE, 0, 10));
+            assert_eq!(set(&a, api, NONE, 0, 0), Ok(()));
+            assert_eq!(set(&b, api, WRITE, 0, 0), Ok(()));
+            assert_eq!(set(&b, api, NONE, 0, 0), Ok(()));
+        }
+        assert_eq!(flock(&a, libc::LOCK_EX), Ok(()));
+        assert_eq!(flock(&b, libc::LOCK_SH | libc::LOCK_NB), AGAIN);
+        drop(a);
+        // The other kernel has perhaps not told of the close yet.
+        assert_eq!(flock(&b, libc::LOCK_EX | libc::LOCK_NB), Ok(()));
+    });
 }
 
 #[test]

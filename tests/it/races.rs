@@ -251,6 +251,19 @@ fn an_fcntl_lock_ends_with_any_close_of_the_file_by_its_process() {
     fcntl_lock(&b, FlockOperation::NonBlockingLockExclusive).unwrap();
 }
 
+#[test]
+fn the_locks_of_a_client_end_with_its_mount() {
+    chaosfs::require_fuse!();
+    let Two { a, b, backing } = Two::new(Knobs::eventual()).file("f", "text");
+    let (mine, other) = (edit(&b, "f"), edit(&a, "f"));
+    flock(&other, FlockOperation::NonBlockingLockExclusive).unwrap();
+    flock(&mine, FlockOperation::NonBlockingLockExclusive).unwrap_err();
+    // It is in use, and gone all the same.
+    assert!(a.unmount().unwrap_err().is_busy());
+    flock(&mine, FlockOperation::NonBlockingLockExclusive).unwrap();
+    drop((mine, other, b, backing));
+}
+
 /// Waits until a thread of this process is inside `fcntl(2)`.
 fn waits_in_fcntl(thread: rustix::process::Pid) {
     let call = Path::new("/proc/self/task").join(thread.to_string()).join("syscall");

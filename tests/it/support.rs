@@ -24,6 +24,11 @@ pub(crate) const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+/// A time that pins, together with `d`, the moment at which something turns.
+pub(crate) fn just_before(d: Duration) -> Duration {
+    d.checked_sub(NS).expect("a time after now")
+}
+
 /// An NFS client as `mount -t nfs` makes it, with round numbers: caches for 3 s, write-back after 30 s, close-to-open.
 pub(crate) const NFS: Knobs = Knobs::strict().meta_ttl(secs(3)).write_delay(secs(30)).close_to_open(true);
 /// The same mounted with `nocto`: opening asks nobody.
@@ -65,7 +70,7 @@ impl Two {
 
     /// Lets time pass until just before `time` from now, calls `before`, and the same at the moment itself with `after`.
     pub(crate) fn turns_at(&self, time: Duration, before: impl FnOnce(), after: impl FnOnce()) {
-        self.pass(time - NS);
+        self.pass(just_before(time));
         before();
         self.pass(NS);
         after();
@@ -180,14 +185,12 @@ pub(crate) fn rerun(test: &str, vars: &[(&str, &str)]) -> Output {
     let pid = rustix::process::Pid::from_child(&child);
     let (tell, told) = mpsc::channel();
     std::thread::spawn(move || tell.send(child.wait_with_output()));
-    match told.recv_timeout(PATIENCE) {
-        Ok(output) => output.unwrap(),
-        Err(_) => {
-            // Nobody has waited for it, so the number is still that of the child.
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-            panic!("the child that runs {test} did not end within {PATIENCE:?}");
-        }
+    if let Ok(output) = told.recv_timeout(PATIENCE) {
+        return output.unwrap();
     }
+    // Nobody has waited for it, so the number is still that of the child.
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    panic!("the child that runs {test} did not end within {PATIENCE:?}");
 }
 
 /// Writes `text` at `at` into an open file, in one call.

@@ -6,7 +6,7 @@ use std::io::Write;
 use chaosfs::Knobs;
 
 use crate::support::{
-    NFS, NS, Two, append, edit, exists, get, open, put, reread, secs, size, write, write_at,
+    NFS, Two, append, edit, exists, get, just_before, ms, open, put, reread, secs, size, write, write_at,
 };
 
 // ---- 2: stale stat ---------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ fn a8_a_reader_of_a_file_that_is_replaced_by_rename_sees_all_old_or_all_new() {
         fs::rename(two.a.join("f.tmp"), two.a.join("f")).unwrap();
         for _ in 0..40 {
             seen.push(get(&two.b, "f"));
-            two.pass(secs(1) / 10 - NS);
+            two.pass(just_before(ms(100)));
         }
         seen.dedup();
         assert_eq!(seen, ["aaaabbbb", "AAAABBBB"], "{knobs:?}");

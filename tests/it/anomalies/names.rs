@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use chaosfs::Knobs;
 
-use crate::support::{NFS, NOCTO, NS, Two, exists, get, list, ms, open, put, reread, secs};
+use crate::support::{NFS, NOCTO, Two, exists, get, just_before, list, ms, open, put, reread, secs};
 
 // ---- 1: negative dentry ----------------------------------------------------------------------------------------------
 
@@ -92,7 +92,7 @@ fn a4_a_file_opened_before_its_removal_was_visible_can_be_read_to_its_end() {
     let two = Two::new(Knobs::strict().rename_delay(ms(1200))).file("f", "text");
     fs::remove_file(two.a.join("f")).unwrap();
     let file = open(&two.b, "f");
-    two.pass(ms(1200) - NS);
+    two.pass(just_before(ms(1200)));
     assert_eq!(reread(&file), "text");
 }
 

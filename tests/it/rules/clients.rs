@@ -143,7 +143,7 @@ fn a_client_has_the_name_that_it_was_given_or_the_first_that_is_free() {
     let first = backing.mount(Options::new()).unwrap();
     let given = backing.mount(Options::new().client_id("c2")).unwrap();
     let third = backing.mount(Options::new()).unwrap();
-    assert_eq!([&first, &given, &third].map(|m| m.client_id()), ["c1", "c2", "c3"]);
+    assert_eq!([&first, &given, &third].map(chaosfs::Mount::client_id), ["c1", "c2", "c3"]);
     drop(given);
     assert_eq!(backing.mount(Options::new()).unwrap().client_id(), "c2");
 }

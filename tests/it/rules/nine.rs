@@ -8,8 +8,8 @@ use chaosfs::Knobs;
 use rustix::fs::{FlockOperation, RenameFlags, fcntl_lock};
 
 use crate::support::{
-    NFS, NOCTO, NS, Two, create_new, edit, errno, exists, get, list, ms, open, put, reread, secs, size,
-    write, write_at,
+    NFS, NOCTO, NS, Two, create_new, edit, errno, exists, get, just_before, list, ms, open, put, reread,
+    secs, size, write, write_at,
 };
 
 /// Names travel for a second, and nobody caches anything.
@@ -110,10 +110,11 @@ fn r2_a_client_that_writes_sees_what_its_own_write_was_merged_into() {
 
 // ---- R3 --------------------------------------------------------------------------------------------------------------
 
+type Flush = fn(File);
+
 #[test]
 fn r3_every_flush_point_publishes_with_close_to_open() {
     chaosfs::require_fuse!();
-    type Flush = fn(File);
     let points: [(&str, Flush); 6] = [
         ("close", drop),
         ("fsync", |f| f.sync_all().unwrap()),
@@ -301,7 +302,7 @@ fn r6_who_sees_a_name_sees_what_was_in_the_file_when_it_was_renamed() {
         assert_eq!(get(&two.b, "f"), "old");
         put(&two.a, "f.tmp", "new");
         fs::rename(two.a.join("f.tmp"), two.a.join("f")).unwrap();
-        two.pass(secs(1) - NS);
+        two.pass(just_before(secs(1)));
         let before = get(&two.b, "f");
         two.pass(NS);
         (before, get(&two.b, "f"))

@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-use super::raw;
+use crate::raw;
 
 thread_local! {
     /// Who this thread acts as; none when it is itself.

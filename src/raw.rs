@@ -1,4 +1,4 @@
-//! The few calls of the host layer that Rust cannot check, in one place.
+//! The few calls that Rust cannot check, in one place: all the `unsafe` of the crate.
 //!
 //! Owns nothing. Promises that each function is safe for its callers inside this crate, for the reason that stands with
 //! its `unsafe` block. Never does anything that is not a single job of the C library or the kernel.
@@ -12,7 +12,7 @@ use std::ptr;
 ///
 /// To be called by a thread that owns no descriptor: what the table held is closed in it, and only in it.
 #[allow(unsafe_code)]
-pub(super) fn private_fd_table() -> io::Result<()> {
+pub(crate) fn private_fd_table() -> io::Result<()> {
     // SAFETY: plain integers. The table is unshared before anything is closed, so no descriptor of another thread is
     // touched, and the callers (the first lines of two thread bodies) own none themselves.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_UNSHARE) };
@@ -22,7 +22,7 @@ pub(super) fn private_fd_table() -> io::Result<()> {
 /// Gives the calling thread a umask and a working directory of its own: none and the root. The mode of a new file is what
 /// the program asked for, whatever the umask of this process is, and no directory is kept busy. False where that cannot be.
 #[allow(unsafe_code)]
-pub(super) fn private_umask() -> bool {
+pub(crate) fn private_umask() -> bool {
     // SAFETY: plain integers; the thread stops sharing these two with the others.
     let done = unsafe { libc::unshare(libc::CLONE_FS) } == 0;
     if done {
@@ -36,7 +36,7 @@ pub(super) fn private_umask() -> bool {
 ///
 /// Signals that an instruction raises stay open: blocked, they would kill the process without a word.
 #[allow(unsafe_code)]
-pub(super) fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
+pub(crate) fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `sigfillset` initialises `all` before it is read; `pthread_sigmask` writes `before`. It can only fail for a
@@ -60,7 +60,7 @@ pub(super) fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
 /// to keep them, and from then on clears 16 MiB by hand for each: 4 times the cost of a mount, and 5 MB more resident.
 /// 8 MiB leaves the smaller blocks of the program that is being tested alone.
 #[allow(unsafe_code)]
-pub(super) fn steady_malloc() {
+pub(crate) fn steady_malloc() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         const THRESHOLD: libc::c_int = 8 << 20;
@@ -89,21 +89,21 @@ pub(crate) fn swap_out(number: RawFd, stand_in: &OwnedFd) -> io::Result<OwnedFd>
 
 /// Makes the calling thread touch files as `uid`, and nobody else: for the kernel this is a property of a thread.
 #[allow(unsafe_code)]
-pub(super) fn set_fs_uid(uid: u32) {
+pub(crate) fn set_fs_uid(uid: u32) {
     // SAFETY: plain integers. The raw call changes the calling thread only, which is what is wanted.
     unsafe { libc::syscall(libc::SYS_setfsuid, uid) };
 }
 
 /// The same for the group.
 #[allow(unsafe_code)]
-pub(super) fn set_fs_gid(gid: u32) {
+pub(crate) fn set_fs_gid(gid: u32) {
     // SAFETY: as above.
     unsafe { libc::syscall(libc::SYS_setfsgid, gid) };
 }
 
 /// Gives the calling thread, and nobody else, these supplementary groups. Ignored where the process may not.
 #[allow(unsafe_code)]
-pub(super) fn set_groups(groups: &[u32]) {
+pub(crate) fn set_groups(groups: &[u32]) {
     // SAFETY: the pointer and the length are those of one slice of `gid_t`. The raw call changes the calling thread only;
     // the C library's wrapper would change all of them.
     unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
