@@ -1,24 +1,19 @@
 //! The shared truth behind every client: one backing directory, its engine and its clock.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
-
-use crate::clock::{Clock, Due};
-use crate::engine::{Calendar, Engine, Limits};
-use crate::error::{BackingProblem, Error, Result};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::host::preflight;
 use crate::host::server::{self, Home};
-use crate::host::{descriptors, preflight};
 use crate::model::history::History;
-use crate::model::ids::ClientId;
 use crate::model::time::Time;
 use crate::mount::Mount;
 use crate::options::{Options, keep_from_env};
+use crate::shared::Shared;
 
 /// A directory that several clients share: "the server". All mounts of one directory in one process share one `Backing`,
 /// whether they were made through it or not. Clones are the same one; it lives as long as any of them or a mount does.
@@ -44,37 +39,16 @@ pub struct Backing {
     _temp: Option<Arc<tempfile::TempDir>>,
 }
 
-/// What all handles on a backing and all of its mounts share. Holds descriptors: dropped on server threads.
-pub(crate) struct Shared {
-    pub(crate) engine: Arc<Engine>,
-    clock: Clock,
-    path: PathBuf,
-    key: (u64, u64),
-    /// Where each client is mounted, while it is.
-    mounts: Mutex<HashMap<ClientId, PathBuf>>,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
 /// The longest that `settle` waits in real time.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-
-/// Every backing that is open in this process, by device and inode number.
-static OPEN: LazyLock<Mutex<OpenBackings>> = LazyLock::new(Mutex::default);
-
-type OpenBackings = HashMap<(u64, u64), Weak<Shared>>;
 
 /// How a backing directory is opened.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BackingOptions {
-    clock: Option<Clock>,
-    memory: usize,
-    history: usize,
+    pub(crate) clock: Option<Clock>,
+    pub(crate) memory: usize,
+    pub(crate) history: usize,
 }
 
 impl BackingOptions {
@@ -123,133 +97,6 @@ impl BackingOptions {
         let dir = made.map_err(io)?;
         let backing = self.open(dir.path())?;
         Ok(Backing { _temp: Some(Arc::new(dir)), ..backing })
-    }
-}
-
-impl Shared {
-    /// Runs on a server thread: the engine holds descriptors.
-    fn open(path: PathBuf, options: BackingOptions) -> Result<Home<Shared>> {
-        let io = |source: std::io::Error| Error::Io { doing: "open", path: path.clone(), source };
-        let meta = std::fs::metadata(&path).map_err(io)?;
-        let key = (meta.dev(), meta.ino());
-        let mut open = OPEN.lock();
-        if let Some(shared) = open.get(&key).and_then(Weak::upgrade) {
-            let shared = Home::new(shared);
-            drop(open);
-            return match options.clock {
-                Some(clock) if !clock.is_same(&shared.clock) => {
-                    Err(Error::Backing { path, problem: BackingProblem::AlreadyOpen })
-                }
-                _ => Ok(shared),
-            };
-        }
-        let clock = options.clock.unwrap_or_default();
-        let calendar = Calendar { epoch: clock.epoch(), decides: clock.is_manual() };
-        let limits =
-            Limits { memory: options.memory, events: options.history, dir_fds: descriptors::spare() };
-        let alarm = Arc::new(Alarm {
-            engine: OnceLock::new(),
-            clock: clock.clone(),
-            set_for: Mutex::new(Time::NEVER),
-        });
-        let theirs = alarm.clone();
-        let engine = Engine::open(&path, calendar, limits, Box::new(move |at| theirs.set(at)));
-        let engine = Arc::new(engine.map_err(|e| io(e.into()))?);
-        let _ = alarm.engine.set(Arc::downgrade(&engine));
-        let shared = Arc::new(Shared { engine, clock, path, key, mounts: Mutex::default() });
-        shared.clock.listen(Arc::new(Ticker(Arc::downgrade(&shared))));
-        open.retain(|_, shared| shared.strong_count() > 0);
-        open.insert(key, Arc::downgrade(&shared));
-        Ok(Home::new(shared))
-    }
-
-    /// Makes sure that everything that a client's kernel had to tell so far has been served.
-    pub(crate) fn drain(&self, client: ClientId) {
-        let mountpoint = self.mounts.lock().get(&client).cloned();
-        if let Some(mountpoint) = mountpoint {
-            // Requests of one mount are served in order, and this one is answered always.
-            let _ = rustix::fs::statfs(&mountpoint);
-        }
-    }
-
-    fn drain_all(&self) {
-        let clients: Vec<ClientId> = self.mounts.lock().keys().copied().collect();
-        clients.into_iter().for_each(|client| self.drain(client));
-    }
-
-    pub(crate) fn mounted(&self, client: ClientId, mountpoint: PathBuf) {
-        self.mounts.lock().insert(client, mountpoint);
-    }
-
-    pub(crate) fn unmounting(&self, client: ClientId) {
-        self.mounts.lock().remove(&client);
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let mut open = OPEN.lock();
-        // Another may have taken the place since the last handle went.
-        if open.get(&self.key).is_some_and(|shared| shared.strong_count() == 0) {
-            open.remove(&self.key);
-        }
-    }
-}
-
-/// Wakes an engine on the system's clock when something becomes due.
-struct Alarm {
-    engine: OnceLock<Weak<Engine>>,
-    clock: Clock,
-    /// The earliest time for which the timer is set.
-    set_for: Mutex<Time>,
-}
-
-impl Alarm {
-    fn set(self: &Arc<Self>, at: Time) {
-        let Some(wait) = self.clock.real_wait(at) else { return };
-        let mut set_for = self.set_for.lock();
-        if *set_for <= at {
-            return;
-        }
-        *set_for = at;
-        drop(set_for);
-        let alarm = self.clone();
-        #[allow(clippy::disallowed_methods)] // the system's clock passes in real time
-        server::at(Instant::now() + wait, move || {
-            // Flushing takes as long as the disk takes: not on the timer's thread.
-            server::start(move || {
-                *alarm.set_for.lock() = Time::NEVER;
-                let Some(engine) = alarm.engine.get().and_then(Weak::upgrade) else { return };
-                if let Some(next) = engine.run_due(alarm.clock.now()) {
-                    alarm.set(next);
-                }
-            });
-        });
-    }
-}
-
-/// Does what is due when a manual clock is moved.
-struct Ticker(Weak<Shared>);
-
-impl Ticker {
-    /// The engine is only ever held on server threads: it might be the last to hold it.
-    fn ask<T: Send + 'static>(&self, ask: impl FnOnce(&Engine) -> T + Send + 'static) -> Option<T> {
-        let shared = self.0.clone();
-        server::call(move || shared.upgrade().map(|shared| ask(&shared.engine)))
-    }
-}
-
-impl Due for Ticker {
-    fn is_alive(&self) -> bool {
-        self.0.strong_count() > 0
-    }
-
-    fn next(&self) -> Option<Time> {
-        self.ask(Engine::next_due).flatten()
-    }
-
-    fn run(&self, now: Time) {
-        self.ask(move |engine| engine.run_due(now));
     }
 }
 

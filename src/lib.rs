@@ -115,6 +115,7 @@ mod mount;
 mod options;
 mod pair;
 mod raw;
+mod shared;
 
 use std::path::Path;
 

@@ -8,6 +8,7 @@ use super::identity::as_server;
 use super::objects::{OpenFile, OpenFlags};
 use super::past::Binding;
 use super::{Caller, Engine, Entry, Errno, State, Touched};
+use crate::model::attr::Attr;
 use crate::model::history::Why;
 use crate::model::ids::{Name, ObjectId};
 use crate::model::op::Op;
@@ -144,19 +145,22 @@ impl Engine {
         exclusive: bool,
     ) -> Result<(Entry, Handle)> {
         let parent = st.dir_fd(dir)?;
-        let mut made: Option<(OwnedFd, ObjectId)> = None;
+        let mut made: Option<(OwnedFd, ObjectId, Attr)> = None;
         self.rebind(st, who, &[dir], |st| {
             let fd = disk::create(parent.as_fd(), name.as_os(), mode, flags.sync)?;
-            let id = st.objects.intern(&disk::stat_fd(&fd)?, dir, name);
+            let stat = disk::stat_fd(&fd)?;
+            let id = st.objects.intern(&stat, dir, name);
             self.touch(st, who, id, Target::Fd(fd.as_fd()), Touched::New);
-            made = Some((fd, id));
+            made = Some((fd, id, stat.attr));
             Ok(vec![Binding { dir, name: name.clone(), before: None, after: Some(id) }])
         })?;
-        let (fd, id) = made.ok_or(Errno::EIO)?;
+        let (fd, id, mut attr) = made.ok_or(Errno::EIO)?;
         if exclusive {
             st.world.bound_exclusively(id, dir, name);
         }
-        let attr = disk::stat_fd(&fd)?.attr;
+        if self.calendar.decides {
+            attr = disk::stat_fd(&fd)?.attr;
+        }
         let file = OpenFile { client: who.client, object: id, fd, access: Access::ReadWrite, flags };
         let handle = st.keep(who, file);
         let entry = self.shown(st, who, id, Some(attr))?;

@@ -23,9 +23,16 @@ fn tree(root: &Path) -> BTreeMap<String, String> {
                 left.push(path.clone());
                 mode
             } else if meta.is_symlink() {
-                format!("{mode} to {:?}", fs::read_link(&path).unwrap())
+                format!("{mode} to {}", fs::read_link(&path).unwrap().display())
             } else {
-                format!("{mode} {} links, {} bytes: {:?}", meta.nlink(), meta.len(), fs::read(&path).unwrap())
+                let bytes = fs::read(&path).unwrap();
+                let zeros = bytes.iter().filter(|b| **b == 0).count();
+                format!(
+                    "{mode} {} links, {} bytes: {} read, {zeros} zeros",
+                    meta.nlink(),
+                    meta.len(),
+                    bytes.len()
+                )
             };
             all.insert(path.strip_prefix(root).unwrap().display().to_string(), what);
         }
@@ -82,9 +89,9 @@ fn step(m: &Mount, numbers: &mut Numbers, open: &mut Vec<fs::File>) {
 }
 
 /// Lets four threads on three clients work at once, settles, and compares what everyone sees.
-fn work(knobs: [Knobs; 3], seed: u64, clock: &Clock) {
+fn work(knobs: &[Knobs; 3], seed: u64, clock: &Clock) {
     let backing = Backing::options().clock(clock.clone()).temp().unwrap();
-    let mounts = knobs.map(|k| backing.mount(Options::new().seed(seed).knobs(k)).unwrap());
+    let mounts = (*knobs).map(|k| backing.mount(Options::new().seed(seed).knobs(k)).unwrap());
     for round in 0..3 {
         let kept: Vec<Vec<fs::File>> = thread::scope(|s| {
             let run = |t: usize| {
@@ -101,15 +108,29 @@ fn work(knobs: [Knobs; 3], seed: u64, clock: &Clock) {
             threads.into_iter().map(|t| t.join().unwrap()).collect()
         });
         if round == 1 {
-            backing.settle_now().unwrap()
+            backing.settle_now().unwrap();
         } else {
-            backing.settle().unwrap()
+            backing.settle().unwrap();
         }
         let truth = tree(backing.path());
         for m in &mounts {
             let seen = tree(m.path());
-            let differ: Vec<_> = truth.iter().filter(|(k, v)| seen.get(*k) != Some(*v)).collect();
-            assert!(differ.is_empty(), "seed {seed}, round {round}: {} differs at {differ:?}", m.client_id());
+            if let Some((path, what)) = truth.iter().find(|(path, what)| seen.get(*path) != Some(*what)) {
+                let history = backing.history();
+                // Everything under that name at the top, where directories are made and moved.
+                let top = Path::new(path).iter().next().unwrap();
+                let about = history
+                    .iter()
+                    .filter(|e| e.path().starts_with(top) || e.to().is_some_and(|to| to.starts_with(top)));
+                let about: Vec<String> = about.map(ToString::to_string).collect();
+                let last = about[about.len().saturating_sub(60)..].join("\n");
+                panic!(
+                    "seed {seed}, round {round}: `{path}` is {what}, {} sees {:?}\n{}\n{last}",
+                    m.client_id(),
+                    seen.get(path),
+                    backing.explain(m.client_id(), path).unwrap(),
+                );
+            }
             assert_eq!(seen.len(), truth.len(), "seed {seed}, round {round}");
         }
         drop(kept);
@@ -123,8 +144,8 @@ fn after_settle_all_clients_see_the_truth_whatever_their_threads_did() {
     chaosfs::require_fuse!();
     let odd = Knobs::eventual().write_delay(ms(2000)).meta_ttl(ms(700)).reorder(true);
     for seed in 1..=4 {
-        work([Knobs::eventual(), NFS, odd], seed, &Clock::manual());
-        work([NOCTO, Knobs::strict(), NFS.rename_delay(ms(300))], seed, &Clock::manual());
+        work(&[Knobs::eventual(), NFS, odd], seed, &Clock::manual());
+        work(&[NOCTO, Knobs::strict(), NFS.rename_delay(ms(300))], seed, &Clock::manual());
     }
 }
 
@@ -132,7 +153,7 @@ fn after_settle_all_clients_see_the_truth_whatever_their_threads_did() {
 fn after_settle_all_clients_see_the_truth_in_real_time_too() {
     chaosfs::require_fuse!();
     let quick = Knobs::eventual().meta_ttl(ms(30)).write_delay(ms(20)).rename_delay(ms(25));
-    work([quick, quick.close_to_open(true), Knobs::strict()], 1, &Clock::system());
+    work(&[quick, quick.close_to_open(true), Knobs::strict()], 1, &Clock::system());
 }
 
 #[test]
