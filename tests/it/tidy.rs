@@ -245,11 +245,11 @@ fn documents_are_short_and_every_module_is_in_the_map() {
     let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     for source in sources().iter().filter(|s| !s.is_test() && s.path != "model/bench.rs") {
         let module = source.path.trim_end_matches(".rs");
-        let short = module.rsplit('/').find(|part| *part != "mod").unwrap_or(module);
-        assert!(
-            map.contains(&format!("`{short}`")) || map.contains(&format!("/{short}`")),
-            "{module} is not in ARCHITECTURE.md"
-        );
+        let short = module.rsplit('/').next().unwrap_or(module);
+        let told = [format!("`{short}`"), format!("/{short}`"), format!("`{module}`")]
+            .iter()
+            .any(|t| map.contains(t));
+        assert!(told, "{module} is not in ARCHITECTURE.md");
     }
     for document in ["README.md", "ARCHITECTURE.md", "SEMANTICS.md", "CHANGELOG.md", "CONTRIBUTING.md"] {
         let lines = std::fs::read_to_string(root().join(document)).unwrap().lines().count();
