@@ -20,7 +20,7 @@ use crate::shared::Shared;
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use chaosfs::{Backing, Clock, Knobs, Options};
+/// use chaosfs::{Backing, Clock, Options};
 ///
 /// let backing = Backing::options().clock(Clock::manual()).temp()?;
 /// let a = backing.mount(Options::new().client_id("a"))?;

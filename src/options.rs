@@ -14,11 +14,13 @@ use crate::pair::DualMount;
 /// Setters consume and return; the knobs' setters are here too, so that one chain says it all. `Clone` it to mount
 /// several clients alike.
 ///
-/// ```no_run
+/// ```
 /// # use std::time::Duration;
 /// # fn main() -> chaosfs::Result<()> {
-/// let m = chaosfs::Options::new().client_id("writer").meta_ttl(Duration::from_millis(500)).seed(42).mount("/srv/data")?;
-/// # Ok(())
+/// # let dir = tempfile::tempdir().unwrap();
+/// let m = chaosfs::Options::new().client_id("writer").meta_ttl(Duration::from_millis(500)).seed(42).mount(&dir)?;
+/// assert_eq!((m.client_id(), m.seed()), ("writer", 42));
+/// # m.unmount()
 /// # }
 /// ```
 #[derive(Clone, Debug)]

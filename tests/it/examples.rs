@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use chaosfs::{Backing, Clock, Options};
+
 fn built(example: &str) -> PathBuf {
     let me = std::env::current_exe().unwrap();
     me.ancestors().nth(2).unwrap().join("examples").join(example)
@@ -237,4 +239,33 @@ fn mount_names_what_it_does_not_understand() {
     let out =
         Command::new(built("mount")).args(["a", "b"]).env("CHAOSFS_META_TTL_MS", "soon").output().unwrap();
     assert!(String::from_utf8_lossy(&out.stderr).contains("CHAOSFS_META_TTL_MS"));
+}
+
+/// The test in README.md, word for word.
+#[test]
+fn a_worker_waits_for_the_result_to_arrive() -> Result<(), Box<dyn std::error::Error>> {
+    // One directory, two hosts, and a clock that only this test moves.
+    let backing = Backing::options().clock(Clock::manual()).temp()?;
+    let producer = backing.mount(Options::new().client_id("producer"))?;
+    let worker = backing.mount(Options::new().client_id("worker"))?;
+
+    std::fs::write(producer.join("result"), "42")?;
+    assert!(!worker.join("result").exists(), "{}", backing.explain("worker", "result")?);
+
+    // Names travel for 1200 ms, and the worker believes "no such file" for 1500 ms from when it asked.
+    backing.clock().advance(Duration::from_millis(1500));
+    assert_eq!(std::fs::read_to_string(worker.join("result"))?, "42");
+
+    worker.unmount()?;
+    producer.unmount()?;
+    Ok(())
+}
+
+#[test]
+fn the_test_in_the_readme_is_the_one_above() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let tests = std::fs::read_to_string(root.join("tests/it/examples.rs")).unwrap();
+    let code = readme.split("```rust\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(tests.contains(code.split_once("#[test]").unwrap().1), "README.md and this file differ");
 }

@@ -206,3 +206,53 @@ fn the_crate_brings_few_others() {
     crates.dedup();
     assert!(crates.len() <= 55, "{} crates:\n{}", crates.len(), crates.join("\n"));
 }
+
+/// All test functions of this binary.
+fn tests() -> String {
+    let (mut dirs, mut text) = (vec![root().join("tests/it")], String::new());
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                text += &std::fs::read_to_string(&path).unwrap();
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn every_promise_names_a_test_that_exists() {
+    let (promises, tests) = (std::fs::read_to_string(root().join("SEMANTICS.md")).unwrap(), tests());
+    let mut named = 0;
+    for row in promises.lines().filter(|l| l.starts_with("| S") || l.starts_with("| D")) {
+        let column = row.rsplit('|').nth(1).unwrap();
+        let names: Vec<&str> = column.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "no test for: {row}");
+        for name in names {
+            let function = name.rsplit("::").next().unwrap();
+            assert!(tests.contains(&format!("fn {function}(")), "there is no test `{name}`");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "the table is not read");
+}
+
+#[test]
+fn documents_are_short_and_every_module_is_in_the_map() {
+    let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for source in sources().iter().filter(|s| !s.is_test() && s.path != "model/bench.rs") {
+        let module = source.path.trim_end_matches(".rs");
+        let short = module.rsplit('/').next().unwrap_or(module);
+        let told = [format!("`{short}`"), format!("/{short}`"), format!("`{module}`")]
+            .iter()
+            .any(|t| map.contains(t));
+        assert!(told, "{module} is not in ARCHITECTURE.md");
+    }
+    for document in ["README.md", "ARCHITECTURE.md", "SEMANTICS.md", "CHANGELOG.md", "CONTRIBUTING.md"] {
+        let lines = std::fs::read_to_string(root().join(document)).unwrap().lines().count();
+        assert!(lines <= 400, "{document} has {lines} lines");
+    }
+}
