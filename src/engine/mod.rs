@@ -34,7 +34,7 @@ use crate::model::attr::{Attr, Kind, Stamp};
 use crate::model::fault::Rule;
 use crate::model::hash::Map;
 use crate::model::history::Recorder;
-use crate::model::ids::{ClientId, ObjectId, Version};
+use crate::model::ids::{ClientId, Name, ObjectId, Version};
 use crate::model::time::Time;
 
 pub(crate) use attrs::{SetAttr, Space};
