@@ -19,6 +19,7 @@ mod names;
 mod objects;
 mod parking;
 mod past;
+mod removal;
 mod service;
 mod walked;
 
@@ -132,7 +133,7 @@ struct State {
     locks: Locks,
     recorder: Recorder,
     /// Objects that have lost their last name and may still be shown to someone, and until when.
-    retained: past::Retained,
+    retained: removal::Retained,
     /// Directory paths as events show them; emptied when a directory is renamed.
     paths: Map<ObjectId, Arc<[u8]>>,
     collapsed: u64,
@@ -172,7 +173,7 @@ impl Engine {
             next_client: 1,
             locks: Locks::default(),
             recorder: Recorder::new(limits.events),
-            retained: past::Retained::default(),
+            retained: removal::Retained::default(),
             paths: Map::default(),
             collapsed: 0,
         };
