@@ -18,8 +18,8 @@ pub struct FaultGuard {
 }
 
 impl FaultGuard {
-    pub(crate) fn new(core: &Home<Core>, client: ClientId, fault: Fault) -> Result<Self> {
-        let rule = Arc::new(Rule::new(&fault)?);
+    pub(crate) fn new(core: &Home<Core>, client: ClientId, fault: &Fault) -> Result<Self> {
+        let rule = Arc::new(Rule::new(fault)?);
         core.engine.add_rule(client, rule.clone());
         Ok(FaultGuard { core: core.clone(), client, rule })
     }

@@ -155,8 +155,9 @@ impl Mount {
     ///
     /// # Errors
     /// [`Error::InvalidValue`] when the path of the fault is not a glob.
+    #[allow(clippy::needless_pass_by_value)] // as `inject`
     pub fn try_inject(&self, fault: Fault) -> Result<FaultGuard> {
-        FaultGuard::new(&self.core, self.client, fault)
+        FaultGuard::new(&self.core, self.client, &fault)
     }
 
     /// How many operations of this client hang at this moment.

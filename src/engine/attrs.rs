@@ -73,7 +73,7 @@ impl Engine {
                 self.flush_dirty(st, who, object)?;
             }
             let visible = Self::attr_visible(st, who);
-            self.commit(st, who, object, visible, None, |st| {
+            st.commit(who, object, visible, None, |st| {
                 let fd = st.stand(object)?;
                 self.apply(who, fd.as_fd(), set)?;
                 self.touch(st, who, object, Target::Fd(fd.as_fd()), Touched::Attributes);
@@ -182,7 +182,7 @@ impl Engine {
     ) -> Result<()> {
         let fd = st.stand(object)?;
         let visible = Self::attr_visible(st, who);
-        self.commit(st, who, object, visible, None, |st| {
+        st.commit(who, object, visible, None, |st| {
             change(fd.as_fd())?;
             self.touch(st, who, object, Target::Fd(fd.as_fd()), Touched::Attributes);
             Ok(())

@@ -58,34 +58,9 @@ impl Engine {
             st = self.lock();
             done
         } else {
-            self.read_seen(&mut st, who, object, &file, at, buf, &mut moved)
+            st.read_seen(who, object, &file, at, buf, &mut moved)
         };
         st.note_bytes(who, Op::Read, object, moved, done)
-    }
-
-    #[allow(clippy::too_many_arguments)] // a read and where to note what it saw
-    fn read_seen(
-        &self,
-        st: &mut State,
-        who: &Caller,
-        object: ObjectId,
-        file: &super::objects::OpenFile,
-        at: u64,
-        buf: &mut [u8],
-        moved: &mut Moved,
-    ) -> Result<usize> {
-        let (found, why) = self.see(st, who, object, file.flags.direct, None)?;
-        moved.why = why;
-        moved.version = Some(found.version);
-        let left = |size: u64| usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX);
-        let own_end = st.world.view(who.client).dirty.get(&object).map_or(0, |d| d.extents.end());
-        let len = buf.len().min(left(found.attr.size.max(own_end)));
-        let buf = &mut buf[..len];
-        let n = disk::read(&file.fd, at, buf)?;
-        // The disk may have more than this version had, and less than the client has written.
-        buf[left(found.attr.size).min(n)..].fill(0);
-        st.world.show(who.client, object, found.version, at, buf);
-        Ok(len)
     }
 
     // ---- writing -------------------------------------------------------------------------------------------------
@@ -129,7 +104,7 @@ impl Engine {
         }
         let range = (&file.fd, moved.at, moved.at.saturating_add(data.len() as u64));
         let at = if how.append { None } else { Some(moved.at) };
-        let (n, version) = self.commit(st, who, object, who.now, Some(range), |st| {
+        let (n, version) = st.commit(who, object, who.now, Some(range), |st| {
             let n = disk::write(&file.fd, at, data)?;
             if how.sync && !file.flags.sync {
                 disk::sync(&file.fd, true)?;
@@ -191,7 +166,7 @@ impl Engine {
         };
         let visible = Self::attr_visible(st, who);
         let overwrites = (&file.fd, size, u64::MAX);
-        self.commit(st, who, object, visible, Some(overwrites), |st| {
+        st.commit(who, object, visible, Some(overwrites), |st| {
             disk::truncate(&file.fd, size)?;
             self.touch(st, who, object, Target::Fd(file.fd.as_fd()), Touched::Content);
             Ok(())
@@ -214,7 +189,7 @@ impl Engine {
             self.flush_dirty(&mut st, who, object)?;
             let visible = Self::attr_visible(&st, who);
             let overwrites = (&file.fd, at, at.saturating_add(len));
-            self.commit(&mut st, who, object, visible, Some(overwrites), |st| {
+            st.commit(who, object, visible, Some(overwrites), |st| {
                 disk::allocate(&file.fd, mode, at, len)?;
                 self.touch(st, who, object, Target::Fd(file.fd.as_fd()), Touched::Content);
                 Ok(())
@@ -261,7 +236,7 @@ impl Engine {
         if strict {
             let range = (&target.fd, to_at, to_at.saturating_add(len));
             let len = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
-            let done = self.commit(&mut st, who, to, who.now, Some(range), |st| {
+            let done = st.commit(who, to, who.now, Some(range), |st| {
                 let n = disk::copy_range(&source.fd, from_at, &target.fd, to_at, len)?;
                 self.touch(st, who, to, Target::Fd(target.fd.as_fd()), Touched::Content);
                 Ok(n)
@@ -290,6 +265,30 @@ impl Engine {
 }
 
 impl State {
+    #[allow(clippy::too_many_arguments)] // a read and where to note what it saw
+    fn read_seen(
+        &mut self,
+        who: &Caller,
+        object: ObjectId,
+        file: &super::objects::OpenFile,
+        at: u64,
+        buf: &mut [u8],
+        moved: &mut Moved,
+    ) -> Result<usize> {
+        let (found, why) = self.see(who, object, file.flags.direct, None)?;
+        moved.why = why;
+        moved.version = Some(found.version);
+        let left = |size: u64| usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX);
+        let own_end = self.world.view(who.client).dirty.get(&object).map_or(0, |d| d.extents.end());
+        let len = buf.len().min(left(found.attr.size.max(own_end)));
+        let buf = &mut buf[..len];
+        let n = disk::read(&file.fd, at, buf)?;
+        // The disk may have more than this version had, and less than the client has written.
+        buf[left(found.attr.size).min(n)..].fill(0);
+        self.world.show(who.client, object, found.version, at, buf);
+        Ok(len)
+    }
+
     fn note_bytes(
         &mut self,
         who: &Caller,

@@ -5,7 +5,6 @@
 //! knows of clients, versions or FUSE.
 
 use std::ffi::OsStr;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -229,8 +228,8 @@ pub(crate) fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(&OsStr, Option<Kind
         Err(E::ACCESS) => fs::open(proc_path(dir), flags - OFlags::NOATIME, Mode::empty())?,
         other => other?,
     };
-    let mut buf = [MaybeUninit::uninit(); 32 * 1024];
-    let mut entries = fs::RawDir::new(fd, &mut buf);
+    let mut buf = Vec::with_capacity(32 * 1024);
+    let mut entries = fs::RawDir::new(fd, buf.spare_capacity_mut());
     while let Some(entry) = entries.next() {
         let entry = match entry {
             // A removed directory can be opened by who is inside; there is nothing in it.

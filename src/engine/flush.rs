@@ -52,11 +52,11 @@ impl Engine {
             return Ok(None);
         };
         let file = st.writer(who, object).ok_or(Errno::EIO)?;
-        let mut before = self.before(st, who, object, visible, None);
+        let mut before = st.before(who, object, visible, None);
         let mut failed = None;
         for (at, bytes) in dirty.extents.iter() {
             if let Some((attr, overwritten)) = &mut before {
-                overwritten.write_below(at, &self.overwritten(&file.fd, attr.size, at, bytes.len()));
+                overwritten.write_below(at, &read_overwritten(&file.fd, attr.size, at, bytes.len()));
             }
             match disk::write(&file.fd, Some(at), bytes) {
                 Ok(n) if n == bytes.len() => {}
@@ -65,16 +65,8 @@ impl Engine {
             }
         }
         self.touch(st, who, object, Target::Fd(file.fd.as_fd()), Touched::Content);
-        let version = self.after(st, who, object, visible, before);
+        let version = st.after(who, object, visible, before);
         failed.map_or(Ok(Some(version)), Err)
-    }
-
-    fn overwritten(&self, file: &std::os::fd::OwnedFd, size: u64, at: u64, len: usize) -> Vec<u8> {
-        let len = (len as u64).min(size.saturating_sub(at));
-        let mut bytes = vec![0; len as usize];
-        let n = disk::read(file, at, &mut bytes).unwrap_or(0);
-        bytes.truncate(n);
-        bytes
     }
 
     /// Whether a `close` by this process is a flush point of a file.
@@ -165,4 +157,13 @@ impl State {
         self.recorder.push(event);
         done.map(drop)
     }
+}
+
+/// The bytes that a write to `at` is going to overwrite, as far as there are any.
+fn read_overwritten(file: &std::os::fd::OwnedFd, size: u64, at: u64, len: usize) -> Vec<u8> {
+    let len = (len as u64).min(size.saturating_sub(at));
+    let mut bytes = vec![0; len as usize];
+    let n = disk::read(file, at, &mut bytes).unwrap_or(0);
+    bytes.truncate(n);
+    bytes
 }

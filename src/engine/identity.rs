@@ -43,16 +43,19 @@ pub(crate) fn as_caller<T>(uid: u32, gid: u32, tid: u32, f: impl FnOnce() -> T) 
     f()
 }
 
+/// Makes the thread act as this user again.
+struct Again(u32);
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        raw::set_fs_uid(self.0);
+    }
+}
+
 /// Runs `f` with this process's own rights in the midst of acting for a caller: to find again what the caller has reached
 /// before, on a way that may have been closed to it since. What is done with it is the caller's business again.
 pub(crate) fn as_server<T>(f: impl FnOnce() -> T) -> T {
     let Some(uid) = ACTING.get() else { return f() };
-    struct Again(u32);
-    impl Drop for Again {
-        fn drop(&mut self) {
-            raw::set_fs_uid(self.0);
-        }
-    }
     raw::set_fs_uid(0);
     let _again = Again(uid);
     f()

@@ -19,7 +19,9 @@ mod names;
 mod objects;
 mod parking;
 mod past;
+mod removal;
 mod service;
+mod walked;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -33,7 +35,7 @@ use crate::model::attr::{Attr, Kind, Stamp};
 use crate::model::fault::Rule;
 use crate::model::hash::Map;
 use crate::model::history::Recorder;
-use crate::model::ids::{ClientId, ObjectId, Version};
+use crate::model::ids::{ClientId, Name, ObjectId, Version};
 use crate::model::time::Time;
 
 pub(crate) use attrs::{SetAttr, Space};
@@ -110,6 +112,8 @@ struct Client {
     next_handle: u64,
     /// How many look-ups of each object its kernel has not forgotten.
     lookups: Map<ObjectId, u64>,
+    /// The directory that each of its threads has found last, and where.
+    walked: Map<u32, (ObjectId, Name, ObjectId)>,
     /// Errors of flushes that nobody waited for, told once at the next `close` or `fsync`.
     late_errors: Map<ObjectId, Errno>,
     writers: Map<ObjectId, flush::Writers>,
@@ -129,7 +133,7 @@ struct State {
     locks: Locks,
     recorder: Recorder,
     /// Objects that have lost their last name and may still be shown to someone, and until when.
-    retained: past::Retained,
+    retained: removal::Retained,
     /// Directory paths as events show them; emptied when a directory is renamed.
     paths: Map<ObjectId, Arc<[u8]>>,
     collapsed: u64,
@@ -169,7 +173,7 @@ impl Engine {
             next_client: 1,
             locks: Locks::default(),
             recorder: Recorder::new(limits.events),
-            retained: past::Retained::default(),
+            retained: removal::Retained::default(),
             paths: Map::default(),
             collapsed: 0,
         };

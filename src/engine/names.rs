@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::disk::{self, Result, Stat, Target};
 use super::identity::as_server;
-use super::objects::Removal;
 use super::past::Binding;
 use super::{Caller, Engine, Entry, Errno, State, Touched};
 use crate::model::Sight;
@@ -41,6 +40,9 @@ impl Engine {
             }
             found => (why, found),
         };
+        let found_dir =
+            found.ok().filter(|entry| entry.attr.kind == Kind::Directory).map(|entry| entry.object);
+        st.walk(who, dir, name, found_dir);
         st.note_name(who, Op::Lookup, dir, name, why, found)
     }
 
@@ -125,7 +127,7 @@ impl Engine {
         let mut st = self.lock();
         let made = self.add_inner(&mut st, who, dir, name, make);
         if made.is_err() {
-            self.told(&mut st, who, dir, name);
+            st.told(who, dir, name);
         }
         st.note_name(who, op, dir, name, Why::Truth, made)
     }
@@ -153,18 +155,6 @@ impl Engine {
         self.shown(st, who, id, Some(stat.attr))
     }
 
-    /// R4: the truth has just refused a change of this name, and so told the client how it stands.
-    fn told(&self, st: &mut State, who: &Caller, dir: ObjectId, name: &Name) {
-        let Ok(parent) = st.dir_fd(dir) else { return };
-        let object = match disk::stat_at(parent.as_fd(), name.as_os()) {
-            Ok(stat) => st.objects.known(stat.key),
-            Err(Errno::ENOENT) => None,
-            // It may not be told.
-            Err(_) => return,
-        };
-        st.world.reveal_name(who.client, dir, name, object);
-    }
-
     pub(crate) fn mkdir(&self, who: &Caller, dir: ObjectId, name: &Name, mode: u32) -> Result<Entry> {
         self.add(who, Op::Mkdir, (dir, name), |parent| disk::mkdir(parent.as_fd(), name.as_os(), mode))
     }
@@ -189,7 +179,7 @@ impl Engine {
         let mut st = self.lock();
         let made = self.link_inner(&mut st, who, object, dir, name);
         if made.is_err() {
-            self.told(&mut st, who, dir, name);
+            st.told(who, dir, name);
         }
         let path = st.path_of(object);
         let mut event = st.event(who, Op::Link, path);
@@ -210,7 +200,7 @@ impl Engine {
     ) -> Result<Entry> {
         let new_dir = st.dir_fd(dir)?;
         let visible = Self::attr_visible(st, who);
-        let before = self.before(st, who, object, visible, None);
+        let before = st.before(who, object, visible, None);
         self.rebind(st, who, &[dir], |st| {
             match st.object(object)?.at.clone() {
                 Some((from, old)) => {
@@ -222,7 +212,7 @@ impl Engine {
             self.touch(st, who, object, Target::At(new_dir.as_fd(), name.as_os()), Touched::Attributes);
             Ok(vec![Binding { dir, name: name.clone(), before: None, after: Some(object) }])
         })?;
-        self.after(st, who, object, visible, before);
+        st.after(who, object, visible, before);
         st.world.bound_exclusively(object, dir, name);
         self.shown(st, who, object, None)
     }
@@ -241,7 +231,7 @@ impl Engine {
         let mut st = self.lock();
         let removed = self.remove_inner(&mut st, who, dir, name, op);
         if removed.is_err() {
-            self.told(&mut st, who, dir, name);
+            st.told(who, dir, name);
         }
         st.note_name(who, op, dir, name, Why::Truth, removed)
     }
@@ -249,9 +239,12 @@ impl Engine {
     fn remove_inner(&self, st: &mut State, who: &Caller, dir: ObjectId, name: &Name, op: Op) -> Result<()> {
         let parent = st.dir_fd(dir)?;
         let stat = disk::stat_at(parent.as_fd(), name.as_os())?;
-        let losing = self.losing(st, who, dir, name, &stat)?;
+        if op == Op::Rmdir {
+            st.looks_again(who, dir, name, Some(&stat))?;
+        }
+        let losing = st.losing(who, dir, name, &stat);
         let before =
-            losing.as_ref().and_then(|l| self.before(st, who, l.object, Self::attr_visible(st, who), None));
+            losing.as_ref().and_then(|l| st.before(who, l.object, Self::attr_visible(st, who), None));
         let (_, visible) = self.rebind(st, who, &[dir], |_| {
             if op == Op::Rmdir {
                 disk::rmdir(parent.as_fd(), name.as_os())?;
@@ -265,60 +258,6 @@ impl Engine {
             self.lost(st, who, dir, name, losing, visible, before);
         }
         Ok(())
-    }
-
-    /// What has to be kept of an object that is about to lose a name.
-    fn losing(
-        &self,
-        st: &mut State,
-        who: &Caller,
-        dir: ObjectId,
-        name: &Name,
-        stat: &Stat,
-    ) -> Result<Option<Losing>> {
-        let late =
-            st.world.removal_is_seen_late(who.client) || st.world.names_need_past(who.client, &[(dir, name)]);
-        let object = match st.objects.known(stat.key) {
-            Some(object) => object,
-            None if late => st.objects.intern(stat, dir, name),
-            None => return Ok(None),
-        };
-        let last = stat.attr.kind == Kind::Directory || stat.attr.nlink <= 1;
-        // Someone may have to be shown it later, or be inside it; or it is known by this name only, and has others.
-        let keep = !last || late || stat.attr.kind == Kind::Directory;
-        let anchor = if keep { st.anchor(object).ok() } else { None };
-        let attr = st.corrected(object, stat.attr);
-        Ok(Some(Losing { object, last, attr, anchor }))
-    }
-
-    #[allow(clippy::too_many_arguments)] // who lost what, where, and what was kept of it
-    fn lost(
-        &self,
-        st: &mut State,
-        who: &Caller,
-        dir: ObjectId,
-        name: &Name,
-        losing: Losing,
-        visible: crate::model::time::Time,
-        before: Option<(Attr, crate::model::extents::Extents)>,
-    ) {
-        let Losing { object, last, attr, anchor } = losing;
-        if last {
-            st.paths.remove(&object);
-            self.retain(st, who, object, Removal { author: who.client, visible, attr }, anchor);
-            return;
-        }
-        if let Some(object) = st.objects.get_mut(object) {
-            object.shown_until = object.shown_until.max(visible);
-            if object.at.as_ref().is_some_and(|(d, n)| *d == dir && n == name) {
-                object.at = None;
-                object.anchor = anchor;
-            }
-            if self.calendar.decides {
-                object.ctime = Some(self.calendar.stamp(who.now));
-            }
-        }
-        self.after(st, who, object, Self::attr_visible(st, who), before);
     }
 
     // ---- moving --------------------------------------------------------------------------------------------------
@@ -336,8 +275,8 @@ impl Engine {
         let to = st.path_at(new_dir, new_name);
         let done = self.rename_inner(&mut st, who, (dir, name), (new_dir, new_name), flags);
         if done.is_err() {
-            self.told(&mut st, who, dir, name);
-            self.told(&mut st, who, new_dir, new_name);
+            st.told(who, dir, name);
+            st.told(who, new_dir, new_name);
         }
         let mut event = st.event(who, Op::Rename, path);
         event.to = Some(Box::new(to));
@@ -359,19 +298,22 @@ impl Engine {
         let stat = disk::stat_at(from.as_fd(), name.as_os())?;
         let object = st.objects.intern(&stat, dir, name);
         let target = disk::stat_at(to.as_fd(), new_name.as_os()).ok();
+        let exchange = flags & EXCHANGE != 0;
+        if !exchange {
+            st.looks_again(who, new_dir, new_name, target.as_ref())?;
+        }
         // Two names of one object: POSIX says that nothing happens.
         if target.is_some_and(|t| t.key == stat.key) && flags == 0 {
             return disk::rename(from.as_fd(), name.as_os(), to.as_fd(), new_name.as_os(), 0)
                 .map(|()| st.world.newest());
         }
-        let exchange = flags & EXCHANGE != 0;
         let losing = match &target {
-            Some(target) if !exchange => self.losing(st, who, new_dir, new_name, target)?,
+            Some(target) if !exchange => st.losing(who, new_dir, new_name, target),
             _ => None,
         };
         let swapped = target.filter(|_| exchange).map(|t| st.objects.intern(&t, new_dir, new_name));
         let before =
-            losing.as_ref().and_then(|l| self.before(st, who, l.object, Self::attr_visible(st, who), None));
+            losing.as_ref().and_then(|l| st.before(who, l.object, Self::attr_visible(st, who), None));
         let dirs: &[ObjectId] = if dir == new_dir { &[dir] } else { &[dir, new_dir] };
         let (version, visible) = self.rebind(st, who, dirs, |st| {
             disk::rename(from.as_fd(), name.as_os(), to.as_fd(), new_name.as_os(), flags)?;
@@ -409,14 +351,4 @@ impl Engine {
             st.paths.clear();
         }
     }
-}
-
-/// An object that is about to lose a name.
-struct Losing {
-    object: ObjectId,
-    /// Whether it is its last.
-    last: bool,
-    attr: Attr,
-    /// What keeps it reachable.
-    anchor: Option<Arc<std::os::fd::OwnedFd>>,
 }

@@ -68,6 +68,7 @@ impl Engine {
             dirs: Map::default(),
             next_handle: 0,
             lookups: Map::default(),
+            walked: Map::default(),
             late_errors: Map::default(),
             writers: Map::default(),
             rules: Vec::new(),
@@ -83,7 +84,8 @@ impl Engine {
     pub(crate) fn free_name(&self) -> String {
         let st = self.lock();
         let taken = |name: &str| st.clients.values().any(|c| &*c.name == name);
-        (1..).map(|n| format!("c{n}")).find(|name| !taken(name)).unwrap_or_default()
+        // Of one name more than there are clients, one is free.
+        (1..=st.clients.len() + 1).map(|n| format!("c{n}")).find(|name| !taken(name)).unwrap_or_default()
     }
 
     /// The client goes: what it has not flushed is flushed, its locks and handles end, its caches are gone.

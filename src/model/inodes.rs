@@ -233,6 +233,13 @@ impl Inodes {
         None
     }
 
+    /// Gives up all commits of one object.
+    pub(crate) fn remove(&mut self, object: ObjectId) {
+        if let Some(register) = self.registers.remove(&object) {
+            self.bytes -= register.commits.iter().map(|c| c.overwritten.bytes() + COMMIT_COST).sum::<usize>();
+        }
+    }
+
     /// Drops the book-keeping of commits that are gone, when there is much of it.
     pub(crate) fn tidy(&mut self) {
         let held: usize = self.bytes / COMMIT_COST;

@@ -51,6 +51,12 @@ impl Twin {
         bare
     }
 
+    /// Does the same on both, where only that it comes to the same counts.
+    #[track_caller]
+    pub(crate) fn same<T: PartialEq + Debug>(&self, f: impl Fn(&Path) -> T) {
+        let _ = self.both(f);
+    }
+
     pub(crate) fn bare(&self) -> &Path {
         &self.bare
     }
@@ -155,6 +161,25 @@ pub(crate) fn alone(name: &str, body: impl FnOnce()) {
         "{said}{}",
         String::from_utf8_lossy(&out.stderr)
     );
+}
+
+/// What there is below `dir`: names, kinds and contents.
+pub(crate) fn tree(dir: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    let mut found = Vec::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(here) = todo.pop() {
+        for entry in std::fs::read_dir(here).unwrap() {
+            let path = entry.unwrap().path();
+            let kind = std::fs::symlink_metadata(&path).unwrap().file_type();
+            if kind.is_dir() {
+                todo.push(path.clone());
+            }
+            let content = kind.is_file().then(|| std::fs::read(&path).unwrap());
+            found.push((path.strip_prefix(dir).unwrap().to_owned(), content));
+        }
+    }
+    found.sort();
+    found
 }
 
 /// `fallocate`, whose modes the standard library does not know.

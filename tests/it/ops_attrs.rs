@@ -17,7 +17,7 @@ const OTHER: u32 = 65_533;
 #[test]
 fn extended_attributes_are_kept_replaced_listed_and_removed() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let path = d.join("f");
         fs::write(&path, "").unwrap();
         let big = vec![7_u8; 3000];
@@ -64,7 +64,7 @@ fn extended_attributes_are_kept_replaced_listed_and_removed() {
 #[test]
 fn directories_and_links_have_attributes_of_their_own() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         fs::create_dir(d.join("dir")).unwrap();
         std::os::unix::fs::symlink("dir", d.join("link")).unwrap();
         let on_dir = rustix::fs::lsetxattr(d.join("dir"), "user.d", b"d", XattrFlags::empty()).number();
@@ -87,7 +87,7 @@ fn directories_and_links_have_attributes_of_their_own() {
 #[test]
 fn times_go_to_the_nanosecond_and_before_1970() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let path = d.join("f");
         fs::write(&path, "x").unwrap();
         let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
@@ -125,7 +125,7 @@ fn changes_move_the_times_that_they_move() {
         change();
         fs::symlink_metadata(path).unwrap().mtime() != old.tv_sec
     };
-    t.both(|d| {
+    t.same(|d| {
         let (f, dir) = (d.join("f"), d.join("dir"));
         fs::create_dir(&dir).unwrap();
         fs::write(&f, "content").unwrap();
@@ -136,7 +136,7 @@ fn changes_move_the_times_that_they_move() {
             moved(&f, &|| chmod(&f, 0o600)),
             moved(&f, &|| drop(fs::read(&f).unwrap())),
             moved(&f, &|| {
-                fs::rename(&f, dir.join("f")).and_then(|()| fs::rename(dir.join("f"), &f)).unwrap()
+                fs::rename(&f, dir.join("f")).and_then(|()| fs::rename(dir.join("f"), &f)).unwrap();
             }),
             moved(&dir, &|| fs::write(dir.join("new"), "").unwrap()),
             moved(&dir, &|| fs::write(dir.join("new"), "again").unwrap()),
@@ -150,7 +150,7 @@ fn changes_move_the_times_that_they_move() {
 #[test]
 fn the_room_of_the_file_system_is_told() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let s = rustix::fs::statvfs(d).unwrap();
         (s.f_bsize, s.f_frsize, s.f_blocks, s.f_files, s.f_namemax)
     });
@@ -159,7 +159,7 @@ fn the_room_of_the_file_system_is_told() {
 #[test]
 fn modes_keep_all_their_bits_and_heed_the_umask() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         fs::write(d.join("f"), "").unwrap();
         let modes = [0o4755, 0o2755, 0o1755, 0o6777, 0, 0o7777].map(|mode| {
             chmod(&d.join("f"), mode);
@@ -191,7 +191,7 @@ const DEFAULT_ACL: [u8; 28] = {
 #[test]
 fn a_default_acl_replaces_the_umask() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         fs::create_dir(d.join("dir")).unwrap();
         let name = "system.posix_acl_default";
         let set = rustix::fs::setxattr(d.join("dir"), name, &DEFAULT_ACL, XattrFlags::empty()).number();
@@ -205,7 +205,7 @@ fn files_belong_to_who_makes_them() {
         return;
     }
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         chmod(d, 0o777);
         fs::create_dir(d.join("group")).unwrap();
         chown(d.join("group"), None, Some(4242)).unwrap();
@@ -292,7 +292,7 @@ fn programs_run_where_they_may_be_executed_and_only_there() {
         return;
     }
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         for mode in [0o711, 0o744, 0o755, 0o611] {
             let path = d.join(format!("{mode:o}"));
             // Another name for `true`, that can be given a mode of its own.
@@ -310,7 +310,7 @@ fn set_id_bits_go_when_another_writes_or_owns() {
         return;
     }
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let path = d.join("f");
         let mode_after = |change: &(dyn Fn() + Sync)| {
             fs::write(&path, "content").unwrap();
@@ -335,7 +335,7 @@ fn sticky_directories_protect_and_groups_count() {
         return;
     }
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         fs::create_dir(d.join("sticky")).unwrap();
         chmod(&d.join("sticky"), 0o1777);
         fs::write(d.join("sticky/roots"), "").unwrap();

@@ -31,7 +31,7 @@ fn pages(path: &Path, n: u8) -> File {
 #[test]
 fn room_is_allocated_punched_and_zeroed() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let file = pages(&d.join("f"), 8);
         let modes =
             [(0, 30_000, 20_000), (KEEP_SIZE, 90_000, 4096), (PUNCH, 5000, 9000), (PUNCH, 49_000, 100_000)];
@@ -49,7 +49,7 @@ fn room_is_allocated_punched_and_zeroed() {
 #[test]
 fn data_and_holes_are_found() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let file = read_write(&d.join("f"));
         file.set_len(40 << 20).unwrap();
         file.write_all_at(&[1; 8192], 8 << 20).unwrap();
@@ -71,7 +71,7 @@ fn data_and_holes_are_found() {
 #[test]
 fn ranges_are_copied_by_the_server() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let (from, to) = (pages(&d.join("from"), 5), read_write(&d.join("to")));
         let copy = |mut at: u64, mut to_at: u64, len| {
             let n = rustix::fs::copy_file_range(&from, Some(&mut at), &to, Some(&mut to_at), len).number();
@@ -140,7 +140,7 @@ fn appending_can_be_turned_on_and_off_while_a_file_is_open() {
 #[test]
 fn opening_truncates_creates_and_excludes() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let path = d.join("f");
         let open = |flags: i32| {
             let mut how = OpenOptions::new();
@@ -173,7 +173,7 @@ fn opening_truncates_creates_and_excludes() {
 fn synchronous_and_direct_files_read_what_was_written() {
     let t = Twin::new();
     for flags in [libc::O_SYNC, libc::O_DSYNC] {
-        t.both(|d| {
+        t.same(|d| {
             let path = d.join("f");
             let mut file = OpenOptions::new()
                 .write(true)
@@ -208,7 +208,7 @@ fn synchronous_and_direct_files_read_what_was_written() {
 #[test]
 fn a_shared_mapping_is_one_with_reading_and_writing() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let file = pages(&d.join("f"), 4);
         let mut map = Mapping::shared(&file, 4 * 4096);
         map.bytes()[5000..5003].copy_from_slice(b"map");
@@ -229,7 +229,7 @@ fn a_shared_mapping_is_one_with_reading_and_writing() {
 #[test]
 fn a_mapping_of_an_appending_file_is_written_where_it_belongs() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         drop(pages(&d.join("f"), 2));
         let file = OpenOptions::new().read(true).append(true).open(d.join("f")).unwrap();
         let mut map = Mapping::shared(&file, 2 * 4096);
@@ -244,7 +244,7 @@ fn a_mapping_of_an_appending_file_is_written_where_it_belongs() {
 #[test]
 fn a_mapping_outlives_its_descriptor_and_its_name() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let file = pages(&d.join("f"), 2);
         let mut map = Mapping::shared(&file, 2 * 4096);
         drop(file);
@@ -260,7 +260,7 @@ fn a_mapping_outlives_its_descriptor_and_its_name() {
 #[test]
 fn a_private_mapping_is_private() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let file = pages(&d.join("f"), 2);
         let mut map = Mapping::private(&file, 2 * 4096);
         map.bytes()[..2].copy_from_slice(b"me");
@@ -271,7 +271,7 @@ fn a_private_mapping_is_private() {
 #[test]
 fn a_file_beyond_four_gibibytes_is_sparse() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let far = (5 << 30) + 123;
         let file = read_write(&d.join("f"));
         file.write_all_at(b"far", far).unwrap();
@@ -289,7 +289,7 @@ fn a_file_beyond_four_gibibytes_is_sparse() {
 #[test]
 fn reads_end_where_the_file_ends_and_writes_leave_holes() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let file = read_write(&d.join("f"));
         file.write_all_at(b"tail", 10_000).unwrap();
         let mut bytes = vec![9; 20_000];
@@ -315,7 +315,7 @@ fn reads_end_where_the_file_ends_and_writes_leave_holes() {
 fn large_writes_and_reads_arrive_whole() {
     let t = Twin::new();
     let bytes: Vec<u8> = (0..5_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    t.both(|d| {
+    t.same(|d| {
         let mut file = read_write(&d.join("f"));
         file.write_all(&bytes).unwrap();
         fs::read(d.join("f")).unwrap() == bytes
@@ -330,5 +330,5 @@ fn large_writes_and_reads_arrive_whole() {
 fn a_limit_on_file_sizes_holds() {
     let t = Twin::new();
     let script = "ulimit -f 8; trap '' XFSZ; head -c 9000 /dev/zero >f 2>/dev/null; echo $?; stat -c %s f";
-    t.both(|d| shell(d, script));
+    t.same(|d| shell(d, script));
 }

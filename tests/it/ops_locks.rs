@@ -22,7 +22,7 @@ const AGAIN: Result<(), i32> = Err(libc::EAGAIN);
 fn descriptions_exclude_each_other_by_range() {
     alone("ops_locks::descriptions_exclude_each_other_by_range", || {
         let t = Twin::new();
-        t.both(|d| {
+        t.same(|d| {
             let (a, b) = (read_write(&d.join("f")), read_write(&d.join("f")));
             let mut ends = Vec::new();
             let mut step = |file: &File, kind, start, len| ends.push(set(file, Api::Ofd, kind, start, len));
@@ -48,7 +48,7 @@ fn descriptions_exclude_each_other_by_range() {
 #[test]
 fn neighbouring_locks_are_told_as_one() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let (a, b) = (read_write(&d.join("f")), read_write(&d.join("f")));
         for (start, len) in [(20, 10), (0, 10), (10, 10), (50, 5)] {
             set(&a, Api::Ofd, WRITE, start, len).unwrap();
@@ -65,7 +65,7 @@ fn neighbouring_locks_are_told_as_one() {
 fn a_process_keeps_no_locks_when_it_closes_any_descriptor_of_the_file() {
     alone("ops_locks::a_process_keeps_no_locks_when_it_closes_any_descriptor_of_the_file", || {
         let t = Twin::new();
-        t.both(|d| {
+        t.same(|d| {
             let (a, other) = (read_write(&d.join("f")), read_write(&d.join("f")));
             let own = set(&a, Api::Posix, WRITE, 0, 10);
             let again = set(&other, Api::Posix, WRITE, 5, 10);
@@ -82,7 +82,7 @@ fn a_process_keeps_no_locks_when_it_closes_any_descriptor_of_the_file() {
 fn whole_files_are_locked_shared_and_exclusively() {
     alone("ops_locks::whole_files_are_locked_shared_and_exclusively", || {
         let t = Twin::new();
-        t.both(|d| {
+        t.same(|d| {
             let open = || read_write(&d.join("f"));
             let (a, b, c) = (open(), open(), open());
             let mut ends = Vec::new();
@@ -113,7 +113,7 @@ fn whole_files_are_locked_shared_and_exclusively() {
 fn a_closed_file_is_unlocked_at_once_a_thousand_times() {
     alone("ops_locks::a_closed_file_is_unlocked_at_once_a_thousand_times", || {
         let t = Twin::new();
-        t.both(|d| {
+        t.same(|d| {
             let mut refused = 0;
             for _ in 0..1000 {
                 let file = read_write(&d.join("f"));
@@ -170,7 +170,7 @@ fn holder(path: &Path) -> Child {
 #[test]
 fn a_process_that_is_killed_holds_no_lock() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         fs::write(d.join("f"), "").unwrap();
         let mut child = holder(&d.join("f"));
         let file = read_write(&d.join("f"));
@@ -184,7 +184,7 @@ fn a_process_that_is_killed_holds_no_lock() {
 #[test]
 fn a_process_that_waits_for_a_lock_can_be_killed() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let file = read_write(&d.join("f"));
         flock(&file, libc::LOCK_EX).unwrap();
         let mut waiting = Command::new("sh");

@@ -7,12 +7,12 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, makedev, mknodat, openat};
 
-use crate::ops::{Number, Twin, as_nobody, chmod, is_root, looks, read_write, shell};
+use crate::ops::{Number, Twin, as_nobody, chmod, is_root, looks, read_write, shell, tree};
 
 #[test]
 fn hard_links_are_one_file() {
@@ -44,7 +44,7 @@ fn hard_links_are_one_file() {
 #[test]
 fn a_descriptor_stands_for_its_file_when_the_name_it_came_by_is_gone() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         fs::write(d.join("a"), "x").unwrap();
         fs::hard_link(d.join("a"), d.join("b")).unwrap();
         let path_only = openat(CWD, d.join("a"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
@@ -59,7 +59,7 @@ fn a_descriptor_stands_for_its_file_when_the_name_it_came_by_is_gone() {
 #[test]
 fn special_files_are_what_they_were_made_as() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let make = |name: &str, kind, dev| {
             mknodat(CWD, d.join(name), kind, Mode::from_raw_mode(0o640), dev).number()
         };
@@ -106,7 +106,7 @@ fn a_socket_connects_by_its_name() {
 #[test]
 fn symbolic_links_dangle_turn_back_and_are_long() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         fs::create_dir_all(d.join("x/y")).unwrap();
         fs::write(d.join("top"), "top").unwrap();
         let long = "l".repeat(4000);
@@ -135,25 +135,6 @@ fn symbolic_links_dangle_turn_back_and_are_long() {
     });
 }
 
-/// What there is below `dir`: names, kinds and contents.
-fn tree(dir: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
-    let mut found = Vec::new();
-    let mut todo = vec![dir.to_owned()];
-    while let Some(here) = todo.pop() {
-        for entry in fs::read_dir(here).unwrap() {
-            let path = entry.unwrap().path();
-            let kind = fs::symlink_metadata(&path).unwrap().file_type();
-            if kind.is_dir() {
-                todo.push(path.clone());
-            }
-            let content = kind.is_file().then(|| fs::read(&path).unwrap());
-            found.push((path.strip_prefix(dir).unwrap().to_owned(), content));
-        }
-    }
-    found.sort();
-    found
-}
-
 #[test]
 fn renames_with_every_flag_come_to_the_same() {
     let flags = [
@@ -167,7 +148,7 @@ fn renames_with_every_flag_come_to_the_same() {
     let names = ["file", "other", "dir", "empty", "dir/in", "none", "dir/none", "same", "link"];
     let t = Twin::new();
     for flags in flags {
-        t.both(|d| {
+        t.same(|d| {
             let mut ends = Vec::new();
             for from in names {
                 for to in names {
@@ -193,7 +174,7 @@ fn renames_with_every_flag_come_to_the_same() {
 #[test]
 fn a_directory_moves_with_everything_below_and_never_into_itself() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         fs::create_dir_all(d.join("a/b/c")).unwrap();
         fs::create_dir(d.join("z")).unwrap();
         fs::write(d.join("a/b/c/f"), "f").unwrap();
@@ -211,7 +192,7 @@ fn a_directory_moves_with_everything_below_and_never_into_itself() {
 #[test]
 fn names_are_bytes_up_to_255_of_them() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let odd: [&[u8]; 6] = [b"\xff\xfe", b"a\nb", b" ", b"-rf", b"\x01\x7f", "n\u{e9}".as_bytes()];
         let mut results = Vec::new();
         for name in odd {
@@ -232,7 +213,7 @@ fn names_are_bytes_up_to_255_of_them() {
 #[test]
 fn paths_reach_as_far_as_the_kernel_lets_them_and_trees_further() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let mut deep = d.to_owned();
         while deep.as_os_str().len() + 201 < 4000 {
             deep.push("d".repeat(200));
@@ -259,7 +240,7 @@ fn paths_reach_as_far_as_the_kernel_lets_them_and_trees_further() {
 #[test]
 fn a_removed_file_lives_on_while_it_is_open() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let mut file = read_write(&d.join("f"));
         file.write_all(b"before ").unwrap();
         fs::remove_file(d.join("f")).unwrap();
@@ -298,7 +279,7 @@ fn a_removed_directory_lives_on_while_someone_is_inside() {
     let t = Twin::new();
     let script = "mkdir d && cd d && rmdir ../d && ls -A . && stat -c '%F %h' . ; echo $?; echo x 2>&1 >f; echo $?; \
                   mkdir y 2>/dev/null; echo $?; cd ../d 2>/dev/null; echo $?; /bin/pwd -P 2>/dev/null; echo $?";
-    t.both(|d| shell(d, script));
+    t.same(|d| shell(d, script));
 }
 
 #[test]
@@ -315,10 +296,10 @@ fn a_directory_of_ten_thousand_loses_half_of_them_while_it_is_read() {
         for entry in fs::read_dir(&dir).unwrap() {
             let i: u32 = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
             // Those that are odd go as soon as their even neighbour is met.
-            let _ = if i % 2 == 0 { fs::remove_file(dir.join((i + 1).to_string())) } else { Ok(()) };
+            let _ = if i.is_multiple_of(2) { fs::remove_file(dir.join((i + 1).to_string())) } else { Ok(()) };
             seen.push(i);
         }
-        let mut even: Vec<u32> = seen.into_iter().filter(|i| i % 2 == 0).collect();
+        let mut even: Vec<u32> = seen.into_iter().filter(|i| i.is_multiple_of(2)).collect();
         even.sort_unstable();
         let left = fs::read_dir(&dir).unwrap().count();
         (even, left)
@@ -331,7 +312,7 @@ fn a_directory_of_ten_thousand_loses_half_of_them_while_it_is_read() {
 #[test]
 fn a_place_in_a_directory_can_be_gone_back_to() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         for i in 0..500 {
             fs::write(d.join(format!("entry-{i}")), "").unwrap();
         }
@@ -353,7 +334,7 @@ fn a_place_in_a_directory_can_be_gone_back_to() {
 #[test]
 fn a_directory_counts_its_subdirectories() {
     let t = Twin::new();
-    t.both(|d| {
+    t.same(|d| {
         let links = || looks(d).unwrap().1;
         fs::create_dir(d.join("a")).unwrap();
         fs::create_dir(d.join("b")).unwrap();

@@ -85,6 +85,18 @@ impl World {
         None
     }
 
+    /// How many bytes of memory may be held.
+    pub(crate) fn budget(&self) -> usize {
+        self.budget
+    }
+
+    /// Gives up the whole past of one object: everyone sees its truth from now on.
+    pub(crate) fn give_up(&mut self, object: ObjectId) {
+        self.inodes.remove(object);
+        self.collapsed += 1;
+        self.views.values_mut().for_each(|view| view.forget(object));
+    }
+
     /// Bytes of memory held for the past and for unflushed writes.
     pub(crate) fn held(&self) -> usize {
         self.inodes.bytes() + self.dirty_bytes

@@ -26,7 +26,7 @@ fn tree(root: &Path) -> BTreeMap<String, String> {
                 format!("{mode} to {}", fs::read_link(&path).unwrap().display())
             } else {
                 let bytes = fs::read(&path).unwrap();
-                let zeros = bytes.iter().filter(|b| **b == 0).count();
+                let zeros = bytes.split(|b| *b == 0).count() - 1;
                 format!(
                     "{mode} {} links, {} bytes: {} read, {zeros} zeros",
                     meta.nlink(),

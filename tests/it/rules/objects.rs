@@ -274,3 +274,33 @@ fn a_long_listing_is_that_of_one_moment() {
     assert_eq!(seen, before);
     assert_eq!(list(two.b.path()).len(), 500);
 }
+
+type Remove = fn(&chaosfs::Mount);
+
+#[test]
+fn a_directory_that_a_stale_client_removes_by_its_old_name_is_the_one_that_is_there() {
+    chaosfs::require_fuse!();
+    let removes: [Remove; 2] = [
+        |m| fs::remove_dir(m.join("d")).unwrap(),
+        |m| {
+            fs::create_dir(m.join("own")).unwrap();
+            fs::rename(m.join("own"), m.join("d")).unwrap();
+        },
+    ];
+    for remove in removes {
+        for knobs in [NFS, LATE_NAMES, Knobs::eventual()] {
+            let two = Two::new(knobs);
+            fs::create_dir(two.backing.path().join("d")).unwrap();
+            fs::write(two.backing.path().join("d/f"), "text").unwrap();
+            assert_eq!(get(&two.b, "d/f"), "text");
+            fs::rename(two.a.join("d"), two.a.join("moved")).unwrap();
+            fs::create_dir(two.a.join("d")).unwrap();
+            // B sees the full directory there, and the truth has an empty one.
+            let _held = open(&two.b, "d/f");
+            remove(&two.b);
+            two.backing.settle().unwrap();
+            assert_eq!(list(&two.b.join("moved")), ["f"], "the other one was not removed: {knobs:?}");
+            assert_eq!((get(&two.b, "moved/f"), list(two.a.path())), ("text".into(), list(two.b.path())));
+        }
+    }
+}
