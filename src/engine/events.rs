@@ -17,7 +17,8 @@ impl State {
         }
         let mut parts: Vec<Name> = Vec::new();
         let mut here = dir;
-        while let Some((parent, name)) = self.objects.get(here).and_then(|o| o.at.as_ref()) {
+        while let Some((parent, name)) = self.objects.get(here).and_then(|o| o.at.as_ref().or(o.was.as_ref()))
+        {
             parts.push(name.clone());
             here = *parent;
             if parts.len() > 4096 {
@@ -44,12 +45,15 @@ impl State {
     }
 
     pub(super) fn path_of(&mut self, object: ObjectId) -> EventPath {
-        match self.objects.get(object).and_then(|o| o.at.clone()) {
-            Some((dir, name)) => self.path_at(dir, &name),
-            None if object == ObjectId::ROOT => {
-                EventPath { dir: Arc::from([]), name: Name::new(OsStr::new("")) }
+        let found = self.objects.get(object).map(|o| (o.at.clone(), o.was.clone()));
+        match found.unwrap_or_default() {
+            (Some((dir, name)), _) => self.path_at(dir, &name),
+            (None, Some((dir, name))) => {
+                let mut gone = name.as_os().to_owned();
+                gone.push(" (removed)");
+                self.path_at(dir, &Name::new(&gone))
             }
-            None => EventPath { dir: Arc::from([]), name: Name::new(OsStr::new("(removed)")) },
+            (None, None) => EventPath { dir: Arc::from([]), name: Name::new(OsStr::new("")) },
         }
     }
 

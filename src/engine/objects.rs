@@ -60,6 +60,8 @@ pub(crate) struct Object {
     pub(crate) kind: Kind,
     /// Where it was last found.
     pub(crate) at: Option<(ObjectId, Name)>,
+    /// Where it was when it lost its last name, for events.
+    pub(crate) was: Option<(ObjectId, Name)>,
     /// Keeps it reachable without a name.
     pub(crate) anchor: Option<Arc<OwnedFd>>,
     pub(crate) open: Vec<Arc<OpenFile>>,
@@ -94,6 +96,7 @@ impl Objects {
             key: root.key,
             kind: Kind::Directory,
             at: None,
+            was: None,
             anchor: Some(Arc::new(fd)),
             open: Vec::new(),
             dead: None,
@@ -170,6 +173,7 @@ impl Objects {
             key,
             kind,
             at,
+            was: None,
             anchor: None,
             open: Vec::new(),
             dead: None,
@@ -186,7 +190,7 @@ impl Objects {
     pub(crate) fn kill(&mut self, id: ObjectId, removal: Removal, anchor: Option<Arc<OwnedFd>>) {
         let Some(object) = self.table.get_mut(&id) else { return };
         object.dead = Some(removal);
-        object.at = None;
+        object.was = object.at.take();
         if anchor.is_some() {
             object.anchor = anchor;
         }

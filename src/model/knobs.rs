@@ -33,6 +33,9 @@ impl Default for Knobs {
 
 impl Knobs {
     /// No chaos: every operation is answered by the truth at once, as on the backing directory itself.
+    ///
+    /// Both halves of close-to-open are on, so with a TTL added a name that is opened is still looked up afresh, as on NFS;
+    /// `.close_to_open(false)` makes opening believe the cache as well.
     pub const fn strict() -> Self {
         Knobs {
             file_ttl: Duration::ZERO,

@@ -5,6 +5,7 @@
 
 mod ancestors;
 mod anomalies;
+mod deviations;
 mod env;
 mod examples;
 mod guard;

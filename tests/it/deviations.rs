@@ -1,0 +1,79 @@
+//! Where a mount is not like the backing directory, or a client not like a real one: the D rows of SEMANTICS.md.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use chaosfs::{Backing, Clock, Knobs, Options};
+use rustix::fs::{FlockOperation, SeekFrom as To};
+
+#[test]
+fn flock_and_fcntl_locks_of_one_file_conflict() {
+    let backing = Backing::temp().unwrap();
+    let m = backing.mount(Options::new().knobs(Knobs::strict())).unwrap();
+    let open =
+        |path| OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+    let conflict = |dir: &std::path::Path| {
+        let (one, other) = (open(dir.join("f")), open(dir.join("f")));
+        rustix::fs::flock(&one, FlockOperation::NonBlockingLockExclusive).unwrap();
+        rustix::fs::fcntl_lock(&other, FlockOperation::NonBlockingLockExclusive).is_err()
+    };
+    assert!(conflict(m.path()), "as on NFS");
+    assert!(!conflict(backing.path()), "on a local file system the two do not see each other");
+}
+
+#[test]
+fn a_past_state_is_all_data_to_lseek() {
+    let backing = Backing::options().clock(Clock::manual()).temp().unwrap();
+    let knobs = Knobs::strict().meta_ttl(Duration::from_secs(3)).close_to_open(false);
+    let a = backing.mount(Options::new().knobs(Knobs::strict())).unwrap();
+    let b = backing.mount(Options::new().knobs(knobs)).unwrap();
+    let file = File::create(a.join("f")).unwrap();
+    file.write_all_at(b"data", 1 << 20).unwrap();
+    let mut seen = File::open(b.join("f")).unwrap();
+    assert_eq!(seen.seek(SeekFrom::End(0)).unwrap(), (1 << 20) + 4);
+    file.set_len(0).unwrap();
+    // The truth has nothing any more; b still sees the file as it was, and of that only the size is known.
+    assert_eq!(rustix::fs::seek(seen.as_fd(), To::Data(0)).unwrap(), 0);
+    assert_eq!(rustix::fs::seek(seen.as_fd(), To::Hole(0)).unwrap(), (1 << 20) + 4);
+    backing.clock().advance(Duration::from_secs(3));
+    assert_eq!(rustix::fs::seek(seen.as_fd(), To::Data(0)), Err(rustix::io::Errno::NXIO));
+}
+
+#[test]
+fn reading_under_a_manual_clock_moves_no_access_time() {
+    let backing = Backing::options().clock(Clock::manual()).temp().unwrap();
+    let m = backing.mount(Options::new().knobs(Knobs::strict())).unwrap();
+    fs::write(m.join("f"), "x").unwrap();
+    let made = fs::metadata(m.join("f")).unwrap().atime();
+    backing.clock().advance(Duration::from_secs(48 * 3600));
+    fs::read(m.join("f")).unwrap();
+    assert_eq!(fs::metadata(m.join("f")).unwrap().atime(), made);
+    assert_eq!(
+        fs::metadata(m.join("f")).unwrap().atime(),
+        fs::metadata(backing.path().join("f")).unwrap().atime()
+    );
+}
+
+#[test]
+fn a_fifo_is_open_to_whoever_can_reach_it() {
+    if !rustix::process::geteuid().is_root() {
+        return; // an ordinary user's mount is open to nobody else
+    }
+    let backing = Backing::temp().unwrap();
+    fs::set_permissions(backing.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let m = backing.mount(Options::new().knobs(Knobs::strict())).unwrap();
+    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(m.join("fifo")).status().unwrap().success());
+    fs::write(m.join("file"), "secret").unwrap();
+    fs::set_permissions(m.join("file"), PermissionsExt::from_mode(0o600)).unwrap();
+    let as_nobody = |what: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", what]);
+        command.current_dir(m.path()).stderr(Stdio::null()).status().unwrap().success()
+    };
+    assert!(!as_nobody("cat file"), "the backing decides for files");
+    assert!(as_nobody("exec 3<>fifo"), "for fifos the kernel does not ask");
+}
