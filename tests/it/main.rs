@@ -19,6 +19,7 @@ mod preflight;
 mod processes;
 mod programs;
 mod races;
+mod review;
 mod rules;
 mod support;
 mod tidy;
