@@ -200,12 +200,14 @@ impl Backing {
         Err(Error::CannotSettle { path: self.path().to_owned(), why })
     }
 
-    /// What `client` sees at `path` (relative to the mount), why, how old that is, and what the truth is.
+    /// What `client` sees at `path`, why, how old that is, and what the truth is. The path is relative to the mount; one that
+    /// begins with the mountpoint, or with the backing directory, is understood as well.
     ///
     /// # Errors
     /// [`Error::NoSuchClient`].
     pub fn explain(&self, client: &str, path: impl AsRef<Path>) -> Result<String> {
-        let (shared, name, asked) = (self.shared.clone(), client.to_owned(), path.as_ref().to_owned());
+        let asked = self.shared.relative(path.as_ref()).to_owned();
+        let (shared, name) = (self.shared.clone(), client.to_owned());
         let now = self.clock().now();
         let said = server::call(move || {
             shared.drain_all();

@@ -10,12 +10,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a call of this crate failed.
 ///
 /// Every message names the thing (path, client, variable) and ends in a `help:` line where there is a remedy.
-#[derive(Debug, thiserror::Error)]
+/// `Debug` prints the same, with the cause: `unwrap` and a test that returns an error show that.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// There is no `/dev/fuse`: the kernel module is not loaded, or the container was started without the device.
     #[error(
-        "`/dev/fuse` does not exist\n  help: run `modprobe fuse` as root; in a container, start it with `--device /dev/fuse --cap-add SYS_ADMIN`"
+        "`/dev/fuse` does not exist, or is not the FUSE device (character device 10:229)\n  help: run `modprobe fuse` as root; in a container, start it with `--device /dev/fuse --cap-add SYS_ADMIN --security-opt apparmor=unconfined`"
     )]
     FuseMissing,
 
@@ -49,13 +50,14 @@ pub enum Error {
     },
 
     /// The kernel refused the mount.
-    #[error("the kernel refused to mount at `{}`", path.display())]
+    #[error("the kernel refused to mount at `{}`: {errno}\n  help: {help}", path.display())]
     MountRefused {
         /// The mountpoint.
         path: PathBuf,
         /// What `mount(2)` said.
-        #[source]
-        source: io::Error,
+        errno: crate::Errno,
+        /// What to do about it.
+        help: &'static str,
     },
 
     /// The mountpoint cannot be used.
@@ -198,7 +200,7 @@ pub enum BackingProblem {
     Denied(String),
     /// It is open already in this process, with a clock of its own.
     #[error(
-        "is already open in this process with other options\n  help: keep the first `Backing` and mount from it, or drop it before opening again"
+        "is already open in this process with another clock\n  help: keep the first `Backing` and mount from it, or drop it before opening again"
     )]
     AlreadyOpen,
 }
@@ -256,6 +258,13 @@ impl fmt::Display for Holders<'_> {
             write!(f, "{}{h}", if i == 0 { "" } else { "; " })?;
         }
         if self.0.len() > SHOWN { write!(f, "; and {} more", self.0.len() - SHOWN) } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        std::error::Error::source(self).map_or(Ok(()), |source| write!(f, "\n  cause: {source}"))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::model::fault::{Fault, Rule};
 use crate::model::ids::ClientId;
 
 /// A fault in force on a client. Dropping the guard takes it out of force and lets go whatever hangs because of it.
-#[must_use = "the fault is in force only as long as this guard lives; bind it to a name"]
+#[must_use = "the fault is in force only as long as this guard lives; bind it to a name such as `fault` or `_fault` (`_` alone drops it at once)"]
 pub struct FaultGuard {
     core: Home<Core>,
     client: ClientId,

@@ -176,6 +176,7 @@ macro_rules! require_fuse {
 /// # Panics
 /// When FUSE cannot be used and skipping was not asked for.
 #[doc(hidden)]
+#[track_caller]
 pub fn fuse_required() -> bool {
     let Err(e) = host::preflight::check_fuse() else { return true };
     assert!(

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -28,7 +28,7 @@ use crate::options::{Options, seed_from_env};
 /// a dead mount, which the next process that uses chaosfs sweeps away.
 ///
 /// Declare it before the temporary directories that hold it, so that those are removed after it is unmounted.
-#[must_use = "the mount goes away with this guard; bind it to a name that lives as long as the mount is used"]
+#[must_use = "the mount goes away with this guard; bind it to a name such as `m` or `_m` (`_` alone drops it at once)"]
 pub struct Mount {
     live: Option<Live>,
     core: Home<Core>,
@@ -51,9 +51,13 @@ impl Mount {
     pub(crate) fn new(backing: Backing, options: Options) -> Result<Mount> {
         let Options { knobs, client_id, seed, at, patience, park_limit, allow_other } = options;
         knobs.validate()?;
+        if client_id.as_deref() == Some("") {
+            let expected = "give a name that is not empty, or none";
+            return Err(Error::InvalidValue { name: "client_id".into(), value: String::new(), expected });
+        }
         let seed = match seed.map_or_else(seed_from_env, |seed| Ok(Some(seed)))? {
             Some(seed) => seed,
-            None => RandomState::new().hash_one(0),
+            None => process_seed(),
         };
         preflight::check_fuse()?;
         let (mountpoint, made) = if let Some(at) = at {
@@ -214,7 +218,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if std::thread::panicking() && self.live.is_some() {
+        if std::thread::panicking() && self.live.is_some() && self.knobs().drop_prob > 0.0 {
             say(&format!(
                 "client `{}` had seed {}; CHAOSFS_SEED={} draws the same again",
                 self.name, self.seed, self.seed
@@ -224,6 +228,12 @@ impl Drop for Mount {
             say(&e.to_string());
         }
     }
+}
+
+/// One random seed for all clients of this process that are given none, so that one variable draws them all again.
+fn process_seed() -> u64 {
+    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+    *SEED
 }
 
 /// Tells what cannot be returned: to the log, or where nobody listens there, to standard error, which tests show.

@@ -134,7 +134,8 @@ impl Options {
         self
     }
 
-    /// What chance is drawn from. Default: `CHAOSFS_SEED` if that is set, otherwise random; a test that fails prints it.
+    /// What chance is drawn from, together with the client's name. Default: `CHAOSFS_SEED` if that is set, otherwise one
+    /// random number for the whole process; a test that fails with a `drop_prob` prints it.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -213,5 +214,14 @@ pub(crate) fn keep_from_env() -> bool {
 
 /// `CHAOSFS_WITHOUT_FUSE=skip`: tests that need FUSE are skipped where there is none.
 pub(crate) fn skip_without_fuse() -> bool {
-    matches!(env::<String>("CHAOSFS_WITHOUT_FUSE", ""), Ok(Some(value)) if value == "skip")
+    match env::<String>("CHAOSFS_WITHOUT_FUSE", "") {
+        Ok(Some(value)) => {
+            assert!(
+                value == "skip",
+                "`CHAOSFS_WITHOUT_FUSE` cannot be `{value}`\n  help: set it to `skip`, or not at all"
+            );
+            true
+        }
+        _ => false,
+    }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, OnceLock, Weak};
 use std::time::Instant;
 
@@ -89,6 +89,13 @@ impl Shared {
     pub(crate) fn drain_all(&self) {
         let clients: Vec<ClientId> = self.mounts.lock().keys().copied().collect();
         clients.into_iter().for_each(|client| self.drain(client));
+    }
+
+    /// A path below the backing directory or one of its mountpoints, relative to that; others stay as they are.
+    pub(crate) fn relative<'a>(&self, path: &'a Path) -> &'a Path {
+        let mounts = self.mounts.lock();
+        let known = mounts.values().chain([&self.path]);
+        known.filter_map(|base| path.strip_prefix(base).ok()).next().unwrap_or(path)
     }
 
     pub(crate) fn mounted(&self, client: ClientId, mountpoint: PathBuf) {

@@ -301,7 +301,7 @@ impl State {
         moved: Moved,
         done: Result<usize>,
     ) -> Result<usize> {
-        let path = self.path_of(object);
+        let path = self.path_of(who.client, object);
         let mut event = self.event(who, op, path);
         event.range = Some((moved.at, moved.len));
         event.version = moved.version;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::disk::Result;
 use super::{Caller, State};
 use crate::model::history::{Deed, Event, EventPath, Why};
-use crate::model::ids::{Name, ObjectId, Version};
+use crate::model::ids::{ClientId, Name, ObjectId, Version};
 use crate::model::op::Op;
 
 impl State {
@@ -44,7 +44,12 @@ impl State {
         EventPath { dir: self.dir_path(dir), name: name.clone() }
     }
 
-    pub(super) fn path_of(&mut self, object: ObjectId) -> EventPath {
+    /// The path of an object as a client knows it: by the name it used last.
+    pub(super) fn path_of(&mut self, client: ClientId, object: ObjectId) -> EventPath {
+        let known = self.clients.get(&client).and_then(|c| c.lookups.get(&object));
+        if let Some((dir, name)) = known.map(|known| known.at.clone()) {
+            return self.path_at(dir, &name);
+        }
         let found = self.objects.get(object).map(|o| (o.at.clone(), o.was.clone()));
         match found.unwrap_or_default() {
             (Some((dir, name)), _) => self.path_at(dir, &name),
@@ -96,7 +101,7 @@ impl State {
         version: Option<Version>,
         result: Result<T>,
     ) -> Result<T> {
-        let path = self.path_of(object);
+        let path = self.path_of(who.client, object);
         let mut event = self.event(who, op, path);
         event.why = why;
         event.version = version.filter(|_| result.is_ok());

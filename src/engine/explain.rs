@@ -40,42 +40,11 @@ impl State {
                 None => return Ok(format!("the truth has no `{}` on the way to `{shown}`", part.display())),
             }
         }
-        let mut text = String::new();
-        if let Some((dir, entry)) = &last {
-            match self.world.peek_name(client, *dir, entry, now) {
-                Sight::Cached(None, age) => {
-                    let ttl = self.world.knobs(client).negative_ttl;
-                    let _ = write!(
-                        text,
-                        "{name} does not see `{shown}`: it was told so {} ago and believes it for {}",
-                        s(age),
-                        s(ttl)
-                    );
-                }
-                Sight::Past(None) => {
-                    let _ = write!(text, "{name} does not see `{shown}` yet: its rename_delay is not over");
-                }
-                Sight::Cached(Some(o), age) if o != here => {
-                    let ttl = self.world.knobs(client).dir_ttl;
-                    let _ = write!(
-                        text,
-                        "{name} sees another file at `{shown}`, looked up {} ago and believed for {}",
-                        s(age),
-                        s(ttl)
-                    );
-                }
-                Sight::Past(Some(o)) if o != here => {
-                    let _ = write!(
-                        text,
-                        "{name} still sees the file that was at `{shown}` before: the rename_delay is not over"
-                    );
-                }
-                _ => {}
-            }
-        }
-        if text.is_empty() {
-            text = self.explain_object(client, name, path, here, now);
-        }
+        let mut text = match &last {
+            Some((dir, entry)) => self.explain_name(client, name, path, (*dir, entry, here), now),
+            None => None,
+        };
+        let text = text.get_or_insert_with(|| self.explain_object(client, name, path, here, now));
         let size = self.truth(here)?.size;
         match self.objects.get(here).and_then(|o| o.last) {
             Some(last) => {
@@ -90,7 +59,39 @@ impl State {
                 let _ = write!(text, "; the truth is as it was found ({size} bytes)");
             }
         }
-        Ok(text)
+        let _ = write!(text, "; it is now t={now}");
+        Ok(std::mem::take(text))
+    }
+
+    /// What the client sees of a name where that is not the object that is there.
+    fn explain_name(
+        &self,
+        client: ClientId,
+        name: &str,
+        path: &Path,
+        (dir, entry, truth): (ObjectId, &Name, ObjectId),
+        now: Time,
+    ) -> Option<String> {
+        let (shown, knobs) = (path.display(), self.world.knobs(client));
+        match self.world.peek_name(client, dir, entry, now) {
+            Sight::Cached(None, age) => Some(format!(
+                "{name} does not see `{shown}`: it was told so {} ago and asks again {}",
+                s(age),
+                left(age, knobs.negative_ttl)
+            )),
+            Sight::Past(None) => Some(format!(
+                "{name} does not see `{shown}` yet: the rename_delay of who made it is not over"
+            )),
+            Sight::Cached(Some(o), age) if o != truth => Some(format!(
+                "{name} still sees the file that was at `{shown}` before: it looked it up {} ago and asks again {}",
+                s(age),
+                left(age, knobs.dir_ttl)
+            )),
+            Sight::Past(Some(o)) if o != truth => Some(format!(
+                "{name} still sees the file that was at `{shown}` before: the rename_delay of who replaced it is not over"
+            )),
+            _ => None,
+        }
     }
 
     fn explain_object(
@@ -103,20 +104,25 @@ impl State {
     ) -> String {
         let shown = path.display();
         let view = self.world.view(client);
+        let newest = self.objects.get(object).and_then(|o| o.last).map(|last| last.version);
         let mut text = match self.world.peek_object(client, object, now) {
             Sight::Cached(found, age) => {
+                let what = if newest.is_none_or(|newest| found.version >= newest) {
+                    "the truth"
+                } else {
+                    "an older state"
+                };
                 format!(
-                    "{name} sees {} of `{shown}` ({} bytes), fetched {} ago and believed for {}",
-                    found.version,
+                    "{name} sees {what} of `{shown}` ({} bytes): it fetched it {} ago and asks again {}",
                     found.attr.size,
                     s(age),
-                    s(view.ttl(found.attr.kind))
+                    left(age, view.ttl(found.attr.kind))
                 )
             }
             Sight::Past(found) => {
                 format!(
-                    "{name} sees {} of `{shown}` ({} bytes): the newest is not visible to it yet",
-                    found.version, found.attr.size
+                    "{name} sees an older state of `{shown}` ({} bytes): the newest is not visible to it yet",
+                    found.attr.size
                 )
             }
             Sight::Truth => format!("{name} sees the truth of `{shown}` when it asks"),
@@ -146,9 +152,9 @@ impl State {
             Some(Sight::Cached(Some(_), age)) => {
                 let ttl = self.world.knobs(client).dir_ttl;
                 format!(
-                    "{name} still sees `{shown}`, looked up {} ago and believed for {}; the truth has no such file",
+                    "{name} still sees `{shown}`: it looked it up {} ago and asks again {}; the truth has no such file",
                     s(age),
-                    s(ttl)
+                    left(age, ttl)
                 )
             }
             Some(Sight::Past(Some(_))) => {
@@ -161,7 +167,15 @@ impl State {
     }
 }
 
-/// A duration for people: `2.1s`.
+/// A duration for people: `2.100s`. In full, since a millisecond before its end a cache is still believed.
 fn s(d: Duration) -> String {
-    format!("{:.1}s", d.as_secs_f64())
+    format!("{:.3}s", d.as_secs_f64())
+}
+
+/// When something that is believed for `ttl` is asked for again.
+fn left(age: Duration, ttl: Duration) -> String {
+    match ttl.saturating_sub(age) {
+        Duration::ZERO => "next time".to_owned(),
+        left => format!("in {}", s(left)),
+    }
 }

@@ -138,7 +138,7 @@ impl Engine {
     /// A flush that is due, asked for by `settle`, or early for the memory budget.
     pub(super) fn write_back_now(&self, st: &mut State, who: &Caller, object: ObjectId) {
         let flushed = self.flush_dirty(st, who, object);
-        let path = st.path_of(object);
+        let path = st.path_of(who.client, object);
         let mut event = st.event(who, Op::Flush, path);
         event.deed = Deed::WriteBack;
         event.version = flushed.ok().flatten();
@@ -157,7 +157,7 @@ impl State {
         object: ObjectId,
         done: Result<Option<Version>>,
     ) -> Result<()> {
-        let path = self.path_of(object);
+        let path = self.path_of(who.client, object);
         let mut event = self.event(who, op, path);
         event.version = done.ok().flatten();
         event.result = done.map(|_| 0);

@@ -163,7 +163,7 @@ impl Engine {
         }
         let file = OpenFile { client: who.client, object: id, fd, access: Access::ReadWrite, flags };
         let handle = st.keep(who, file);
-        let entry = self.shown(st, who, id, Some(attr))?;
+        let entry = self.shown(st, who, id, (dir, name), Some(attr))?;
         Ok((entry, handle))
     }
 
@@ -191,7 +191,7 @@ impl Engine {
             return Err(Errno::ESTALE);
         }
         let (handle, _) = self.open_seen(st, who, id, flags, truncate)?;
-        let entry = self.shown(st, who, id, None)?;
+        let entry = self.shown(st, who, id, (dir, name), None)?;
         Ok((entry, handle))
     }
 

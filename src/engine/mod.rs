@@ -111,7 +111,7 @@ struct Client {
     dirs: Map<u64, listing::OpenDir>,
     next_handle: u64,
     /// How many look-ups of each object its kernel has not forgotten.
-    lookups: Map<ObjectId, u64>,
+    lookups: Map<ObjectId, LookedUp>,
     /// The directory that each of its threads has found last, and where.
     walked: Map<u32, (ObjectId, Name, ObjectId)>,
     /// Errors of flushes that nobody waited for, told once at the next `close` or `fsync`.
@@ -122,6 +122,14 @@ struct Client {
     armed: service::Armed,
     /// For keyed draws: the how-manieth operation of its kind on its path this is.
     drawn: Map<u64, u64>,
+}
+
+/// What one client's kernel knows of an object.
+struct LookedUp {
+    /// How many look-ups it has not forgotten.
+    count: u64,
+    /// The name by which it came to it last: what rules match and events show, whatever others do to that name.
+    at: (ObjectId, Name),
 }
 
 struct State {

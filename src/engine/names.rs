@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::disk::{self, Result, Stat, Target};
 use super::identity::as_server;
 use super::past::Binding;
-use super::{Caller, Engine, Entry, Errno, State, Touched};
+use super::{Caller, Engine, Entry, Errno, LookedUp, State, Touched};
 use crate::model::Sight;
 use crate::model::attr::{Attr, Kind};
 use crate::model::history::Why;
@@ -28,8 +28,10 @@ impl Engine {
         let (why, found) = match st.world.name(who.client, dir, name, who.now) {
             Sight::Cached(None, age) => (Why::Cached(age), Err(Errno::ENOENT)),
             Sight::Past(None) => (Why::Past, Err(Errno::ENOENT)),
-            Sight::Cached(Some(id), age) => (Why::Cached(age), self.shown(&mut st, who, id, None)),
-            Sight::Past(Some(id)) => (Why::Past, self.shown(&mut st, who, id, None)),
+            Sight::Cached(Some(id), age) => {
+                (Why::Cached(age), self.shown(&mut st, who, id, (dir, name), None))
+            }
+            Sight::Past(Some(id)) => (Why::Past, self.shown(&mut st, who, id, (dir, name), None)),
             Sight::Truth => (Why::Truth, self.lookup_truth(&mut st, who, dir, name)),
         };
         let (why, found) = match found {
@@ -56,28 +58,32 @@ impl Engine {
         };
         st.world.believe_name(who.client, dir, name, id, who.now);
         match (id, found) {
-            (Some(id), Ok(stat)) => self.shown(st, who, id, Some(stat.attr)),
+            (Some(id), Ok(stat)) => self.shown(st, who, id, (dir, name), Some(stat.attr)),
             _ => Err(Errno::ENOENT),
         }
     }
 
-    /// An object as it is handed to the client's kernel, which refers to it from now on. `known` are its attributes on
+    /// An object as it is handed to the client's kernel, found at a name, which refers to it from now on. `known` are its attributes on
     /// the disk, where they were just asked for.
     pub(super) fn shown(
         &self,
         st: &mut State,
         who: &Caller,
         object: ObjectId,
+        (dir, name): (ObjectId, &Name),
         known: Option<Attr>,
     ) -> Result<Entry> {
         let attr = match known {
             Some(attr) if st.world.is_plain(who.client, object) => st.corrected(object, attr),
             known => self.look(st, who, object, false, known)?.0.attr,
         };
-        let lookups = st.client(who.client).lookups.entry(object).or_insert(0);
-        *lookups += 1;
-        if *lookups == 1 {
+        let fresh = || LookedUp { count: 0, at: (dir, name.clone()) };
+        let known = st.client(who.client).lookups.entry(object).or_insert_with(fresh);
+        known.count += 1;
+        if known.count == 1 {
             st.objects.get_mut(object).ok_or(Errno::ESTALE)?.refs += 1;
+        } else if known.at.0 != dir || known.at.1 != *name {
+            known.at = (dir, name.clone());
         }
         Ok(Entry { object, attr })
     }
@@ -87,8 +93,8 @@ impl Engine {
         let mut st = self.lock();
         let lookups = &mut st.client(who.client).lookups;
         let Some(known) = lookups.get_mut(&object) else { return };
-        *known = known.saturating_sub(count);
-        if *known > 0 {
+        known.count = known.count.saturating_sub(count);
+        if known.count > 0 {
             return;
         }
         lookups.remove(&object);
@@ -152,7 +158,7 @@ impl Engine {
             Ok(vec![Binding { dir, name: name.clone(), before: None, after: Some(id) }])
         })?;
         let (id, stat) = made.ok_or(Errno::EIO)?;
-        self.shown(st, who, id, Some(stat.attr))
+        self.shown(st, who, id, (dir, name), Some(stat.attr))
     }
 
     pub(crate) fn mkdir(&self, who: &Caller, dir: ObjectId, name: &Name, mode: u32) -> Result<Entry> {
@@ -181,7 +187,7 @@ impl Engine {
         if made.is_err() {
             st.told(who, dir, name);
         }
-        let path = st.path_of(object);
+        let path = st.path_of(who.client, object);
         let mut event = st.event(who, Op::Link, path);
         event.to = Some(Box::new(st.path_at(dir, name)));
         event.version = st.made(Op::Link).filter(|_| made.is_ok());
@@ -214,7 +220,7 @@ impl Engine {
         })?;
         st.after(who, object, visible, before);
         st.world.bound_exclusively(object, dir, name);
-        self.shown(st, who, object, None)
+        self.shown(st, who, object, (dir, name), None)
     }
 
     // ---- removing ------------------------------------------------------------------------------------------------
@@ -340,6 +346,9 @@ impl Engine {
 
     /// An object is found at another name from now on.
     fn moved(&self, st: &mut State, who: &Caller, id: ObjectId, (dir, name): (ObjectId, &Name)) {
+        if let Some(known) = st.client(who.client).lookups.get_mut(&id) {
+            known.at = (dir, name.clone());
+        }
         let Some(object) = st.objects.get_mut(id) else { return };
         object.at = Some((dir, name.clone()));
         object.anchor = None;

@@ -11,7 +11,7 @@ use super::{Caller, Client, Engine, Errno, LockReply, State};
 use crate::model::draw::Key;
 use crate::model::fault::{Effect, Rule};
 use crate::model::hash::Map;
-use crate::model::history::{Deed, History, Why};
+use crate::model::history::{Deed, EventPath, History, Why};
 use crate::model::ids::{ClientId, Name, ObjectId};
 use crate::model::knobs::Knobs;
 use crate::model::op::Op;
@@ -23,7 +23,7 @@ pub(crate) enum Admission {
     Pass,
     Fail(Errno),
     /// It waits until this rule lets it go.
-    Park(Arc<Rule>),
+    Park(Arc<Rule>, EventPath),
     /// The handler is made to panic, to see that this harms nobody.
     Panic,
 }
@@ -33,6 +33,7 @@ pub(crate) enum Admission {
 pub(crate) enum Place<'a> {
     Object(ObjectId),
     Name(ObjectId, &'a Name),
+    Names(ObjectId, &'a Name, ObjectId, &'a Name),
     Bytes(ObjectId, u64),
 }
 
@@ -176,14 +177,23 @@ impl Engine {
     pub(crate) fn admit(&self, who: &Caller, op: Op, place: Place<'_>) -> Admission {
         let mut st = self.lock();
         let path = match place {
-            Place::Object(object) | Place::Bytes(object, _) => st.path_of(object),
-            Place::Name(dir, name) => st.path_at(dir, name),
+            Place::Object(object) | Place::Bytes(object, _) => st.path_of(who.client, object),
+            Place::Name(dir, name) | Place::Names(dir, name, ..) => st.path_at(dir, name),
+        };
+        // What has two names is meant by a rule for either.
+        let other = match place {
+            Place::Names(_, _, dir, name) => Some(st.path_at(dir, name)),
+            _ => None,
         };
         let client = st.client(who.client);
-        let rule = client.rules.iter().find(|rule| rule.hits(op, || path.to_path())).cloned();
+        let rule = client
+            .rules
+            .iter()
+            .find(|rule| rule.hits(op, || [Some(path.to_path()), other.as_ref().map(EventPath::to_path)]))
+            .cloned();
         let (errno, why) = match rule {
             Some(rule) => match rule.effect {
-                Effect::Hang => return Admission::Park(rule),
+                Effect::Hang => return Admission::Park(rule, path),
                 Effect::Panic => return Admission::Panic,
                 Effect::Fail(errno) => (errno, Why::Injected),
             },
@@ -243,12 +253,11 @@ impl Engine {
     }
 
     /// Writes down that a parked operation was answered without being executed.
-    pub(crate) fn note_unparked(&self, who: &Caller, op: Op, errno: Errno) {
+    pub(crate) fn note_unparked(&self, who: &Caller, op: Op, path: EventPath, errno: Errno) {
         let mut st = self.lock();
         if !st.clients.contains_key(&who.client) {
             return;
         }
-        let path = st.path_of(ObjectId::ROOT);
         let mut event = st.event(who, op, path);
         event.result = Err(errno);
         event.why = Why::Parked;
@@ -355,7 +364,7 @@ impl State {
             return;
         }
         self.collapsed = self.world.collapsed();
-        let path = self.path_of(ObjectId::ROOT);
+        let path = self.path_of(who.client, ObjectId::ROOT);
         let mut event = self.event(who, Op::Write, path);
         event.deed = Deed::Collapse;
         self.recorder.push(event);

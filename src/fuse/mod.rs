@@ -237,7 +237,8 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (from, to) = ((object(parent), Name::new(name)), (object(newparent), Name::new(newname)));
-        let place = Place::Name(from.0, &from.1.clone());
+        let (name, new_name) = (from.1.clone(), to.1.clone());
+        let place = Place::Names(from.0, &name, to.0, &new_name);
         let work = move |engine: &Engine, who: &_| {
             engine.rename(who, (from.0, &from.1), (to.0, &to.1), flags.bits())
         };

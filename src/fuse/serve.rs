@@ -155,7 +155,7 @@ impl Core {
                         |_, ()| {},
                     );
                 }
-                Admission::Park(rule) => {
+                Admission::Park(rule, path) => {
                     let core = self.clone();
                     let resume = Box::new(move |wake| match wake {
                         Wake::Proceed => {
@@ -163,7 +163,7 @@ impl Core {
                             go(&core, &who, reply);
                         }
                         Wake::Fail(e) => {
-                            core.engine.note_unparked(&who, op, e);
+                            core.engine.note_unparked(&who, op, path, e);
                             reply.fail(e);
                         }
                     });

@@ -68,14 +68,14 @@ pub(crate) fn attach(spec: &Spec) -> Result<Attached, Error> {
         io::ErrorKind::NotFound => {
             Error::Mountpoint { path: given.clone(), problem: MountpointProblem::Missing }
         }
-        _ => Error::MountRefused { path: given.clone(), source: e },
+        _ => refused(given.clone(), &e),
     })?;
     let ordinary_user = !rustix::process::geteuid().is_root();
     let device = match rustix::fs::open(preflight::DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         Ok(device) => match mount(spec, &path, &device, ordinary_user) {
             Ok(()) => device,
             Err(Errno::PERM) if ordinary_user => mount_with_helper(spec, &path)?,
-            Err(e) => return Err(Error::MountRefused { path, source: e.into() }),
+            Err(e) => return Err(refused(path, &e.into())),
         },
         Err(e) => return Err(preflight::device_error(e)),
     };
@@ -84,9 +84,21 @@ pub(crate) fn attach(spec: &Spec) -> Result<Attached, Error> {
         // Closing the device leaves a dead mount, so take it away first. It is ours: nothing else was there before.
         Err(source) => {
             super::unmount::discard_path(&path);
-            Err(Error::MountRefused { path, source })
+            Err(refused(path, &source))
         }
     }
+}
+
+fn refused(path: PathBuf, e: &io::Error) -> Error {
+    let errno = e.raw_os_error().map_or(crate::Errno::EIO, crate::Errno::from_raw);
+    let help = match errno {
+        crate::Errno::EPERM | crate::Errno::EACCES => {
+            "mounting needs CAP_SYS_ADMIN; in a container, start it with `--device /dev/fuse --cap-add SYS_ADMIN --security-opt apparmor=unconfined`, or run the tests under `unshare -Urm`"
+        }
+        crate::Errno::ENOSPC => "there are too many mounts: unmount some, or raise `fs.mount-max`",
+        _ => "`dmesg` may say more",
+    };
+    Error::MountRefused { path, errno, help }
 }
 
 fn mount(spec: &Spec, path: &Path, device: &OwnedFd, ordinary_user: bool) -> rustix::io::Result<()> {

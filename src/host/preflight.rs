@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,11 +26,18 @@ const HUNG: Duration = Duration::from_millis(200);
 pub(crate) fn check_fuse() -> Result<(), Error> {
     let user = !rustix::process::geteuid().is_root();
     match rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(device) if !is_fuse(&device) => Err(Error::FuseMissing),
         Ok(_) if user && !may_mount() && helper::find().is_none() => Err(Error::HelperMissing),
         Ok(_) => Ok(()),
         // `fusermount3` is no way round this: it opens the device with the rights of the user.
         Err(e) => Err(device_error(e)),
     }
+}
+
+/// Whether it is the device, and not something else that was put in its place: 10:229 by the kernel's list of devices.
+fn is_fuse(device: &OwnedFd) -> bool {
+    let rdev = rustix::fs::fstat(device).map(|s| s.st_rdev);
+    rdev.is_ok_and(|rdev| (rustix::fs::major(rdev), rustix::fs::minor(rdev)) == (10, 229))
 }
 
 /// Why `/dev/fuse` could not be opened.

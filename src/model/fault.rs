@@ -3,7 +3,7 @@
 //! Two effects so far: an operation fails with an error number, or hangs until it is released.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::op::{Op, OpSet};
@@ -32,7 +32,9 @@ impl Fault {
         Fault { effect: Effect::Fail(errno), on: Op::any(), path: None }
     }
 
-    /// The operation waits, and with it the program, until it is released: a server that does not answer. It never waits
+    /// The operation waits, and with it the program, until it is released, and is then executed: a server that does not
+    /// answer for a while. Dropping the guard releases what hangs and ends it; a program that reads on after a mere
+    /// [`release`](crate::FaultGuard::release) hangs again at its next `read`. It never waits
     /// longer than the wall-clock limit of [`Options::patience_parked`](crate::Options::patience_parked); then it fails with `EIO`.
     pub fn hang() -> Self {
         Fault { effect: Effect::Hang, on: Op::any(), path: None }
@@ -51,7 +53,8 @@ impl Fault {
         self
     }
 
-    /// Only on paths that match this glob, relative to the mount: `*` stays within a directory, `**` does not.
+    /// Only on paths that match this glob, relative to the mount: `*` stays within a directory, `**` does not. A path is
+    /// the name by which the client came to the file; of the two names of a rename either one counts.
     #[must_use]
     pub fn path(mut self, glob: impl AsRef<str>) -> Self {
         self.path = Some(glob.as_ref().to_owned());
@@ -71,11 +74,18 @@ pub(crate) struct Rule {
 impl Rule {
     pub(crate) fn new(fault: &Fault) -> Result<Self> {
         let glob = fault.path.as_deref().map(|text| {
-            glob::Pattern::new(text).map_err(|_| Error::InvalidValue {
-                name: "path".into(),
+            let wrong = |expected| Error::InvalidValue {
+                name: "Fault::path".into(),
                 value: text.to_owned(),
-                expected: "give a glob such as `db/*.wal` or `**/lock`",
-            })
+                expected,
+            };
+            let usual = |c| matches!(c, Component::Normal(_));
+            if text.is_empty() || !Path::new(text).components().all(usual) {
+                return Err(wrong(
+                    "paths are relative to the mount: give one such as `db/app.wal` or `**/*.wal`",
+                ));
+            }
+            glob::Pattern::new(text).map_err(|_| wrong("give a glob such as `db/*.wal` or `**/lock`"))
         });
         let glob = glob.transpose()?;
         Ok(Rule {
@@ -87,15 +97,18 @@ impl Rule {
         })
     }
 
-    /// Whether the rule is meant for this operation, and counts it if so. `path` is only asked for where it matters.
-    pub(crate) fn hits(&self, op: Op, path: impl FnOnce() -> std::path::PathBuf) -> bool {
+    /// Whether the rule is meant for this operation on one or two paths, and counts it if so. The paths are only asked for
+    /// where they matter.
+    pub(crate) fn hits(&self, op: Op, paths: impl FnOnce() -> [Option<PathBuf>; 2]) -> bool {
         const OPTIONS: glob::MatchOptions = glob::MatchOptions {
             case_sensitive: true,
             require_literal_separator: true,
             require_literal_leading_dot: false,
         };
         let meant = self.on.contains(op)
-            && self.glob.as_ref().is_none_or(|glob| glob.matches_path_with(Path::new(&path()), OPTIONS));
+            && self.glob.as_ref().is_none_or(|glob| {
+                paths().iter().flatten().any(|path| glob.matches_path_with(path, OPTIONS))
+            });
         if meant {
             self.hits.fetch_add(1, Ordering::Relaxed);
         }

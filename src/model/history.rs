@@ -46,7 +46,8 @@ pub enum Why {
     Dropped,
     /// An injected fault made it fail.
     Injected,
-    /// It hung until it was released, cancelled, or too old.
+    /// It hung, and was then answered without being executed: its program was interrupted, its mount went, or it had hung for
+    /// as long as [`Options::patience_parked`](crate::Options::patience_parked) allows.
     Parked,
 }
 
@@ -160,7 +161,7 @@ impl fmt::Display for Event {
             Why::Buffered => f.write_str(" (not flushed)"),
             Why::Dropped => f.write_str(" (dropped by drop_prob)"),
             Why::Injected => f.write_str(" (injected)"),
-            Why::Parked => f.write_str(" (parked)"),
+            Why::Parked => f.write_str(" (hung until it was given up)"),
         }
     }
 }

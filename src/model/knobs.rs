@@ -151,6 +151,8 @@ impl Knobs {
     }
 
     /// The probability that an operation of this client fails with `EIO` and is not executed. 0 is never, 1 is always.
+    /// Looking up names, `stat`, `access`, `close`, `statfs` and locks are never dropped: how many of these the kernel adds
+    /// of its own differs from kernel to kernel.
     /// Drawn from the seed, the operation and its path, so other threads do not change it. Default 0.
     #[must_use]
     pub const fn drop_prob(mut self, p: f64) -> Self {

@@ -28,8 +28,8 @@ fn stale_reader() {
         "\
 reader opens the file:          old
 writer rewrites it. kept open:  old
-  why: reader sees v3 of `config` (3 bytes), fetched 0.0s ago and believed for 3.0s; \
-the truth is v5 (3 bytes), committed by writer at t=0.000s
+  why: reader sees an older state of `config` (3 bytes): it fetched it 0.000s ago and asks again in 3.000s; \
+the truth is v5 (3 bytes), committed by writer at t=0.000s; it is now t=0.000s
 2 s later, kept open:           old
 2 s later, opened again:        new
 2 s later, kept open:           new

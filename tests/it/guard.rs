@@ -127,7 +127,7 @@ fn nothing_hangs_longer_than_its_limit() {
     let _hang = m.inject(Fault::hang().on(Op::Open));
     let error = std::fs::read(m.join("f")).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(Errno::EIO.raw()));
-    assert!(m.backing().history().to_string().contains("(parked)"));
+    assert!(m.backing().history().to_string().contains("open \"f\" -> EIO (hung until it was given up)"));
 }
 
 #[test]

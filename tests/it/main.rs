@@ -8,6 +8,7 @@ mod anomalies;
 mod deviations;
 mod env;
 mod examples;
+mod faults;
 mod guard;
 mod ops;
 mod ops_attrs;

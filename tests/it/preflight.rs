@@ -62,6 +62,13 @@ fn a_mountpoint_must_not_be_mounted_nor_overlap_the_backing() {
 }
 
 #[test]
+fn what_unwrap_prints_has_the_remedy_in_it() {
+    let error = Backing::open("/no/such/directory").unwrap_err();
+    assert_eq!(format!("{error:?}"), error.to_string());
+    assert!(format!("{error:?}").contains("\n  help: "));
+}
+
+#[test]
 fn a_backing_must_be_a_directory() {
     let (base, at) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let backing = base.path().join("there");
@@ -92,6 +99,10 @@ fn a_knob_that_cannot_have_its_value_is_named() {
     let m = strict().mount(backing.path()).unwrap();
     assert!(m.set_knobs(Knobs::strict().drop_prob(f64::NAN)).is_err());
     assert_eq!(m.knobs(), Knobs::strict());
+    for never in ["", "/app.log", "./app.log", "a/../b"] {
+        let error = m.try_inject(chaosfs::Fault::hang().path(never)).unwrap_err();
+        assert!(error.to_string().contains("relative to the mount"), "{error}");
+    }
     let error = m.try_inject(chaosfs::Fault::hang().path("a[")).unwrap_err();
-    assert!(error.to_string().starts_with("`path` cannot be `a[`\n  help: "), "{error}");
+    assert!(error.to_string().starts_with("`Fault::path` cannot be `a[`\n  help: "), "{error}");
 }

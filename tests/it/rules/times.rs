@@ -181,7 +181,7 @@ fn explain_says_what_a_client_sees_and_why_and_what_is_true() {
     assert!(!exists(&two.b, "f"));
     put(&two.a, "f", "text");
     two.pass(ms(500));
-    says("b", "f", &["b does not see `f`", "0.5s ago", "3.0s", "(4 bytes)", "committed by a"]);
+    says("b", "f", &["b does not see `f`", "0.500s ago", "in 2.500s", "(4 bytes)", "committed by a"]);
     says("b", "f/", &["b does not see `f"]);
     two.pass(ms(2500));
     assert_eq!(size(&two.b, "f"), 4);
@@ -191,10 +191,10 @@ fn explain_says_what_a_client_sees_and_why_and_what_is_true() {
         "b",
         "f",
         &[
-            "b sees v",
+            "b sees an older state",
             "(4 bytes)",
-            "fetched 1.2s ago",
-            "believed for 3.0s",
+            "fetched it 1.200s ago",
+            "asks again in 1.800s",
             "truth is v",
             "(9 bytes)",
             "by a at t=4.200s",
@@ -211,6 +211,8 @@ fn explain_says_what_a_client_sees_and_why_and_what_is_true() {
     says("a", "f", &["a does not see `f`", "the truth has no such file"]);
     says("a", "no/such/file", &["the truth has no `no`"]);
     says("a", "", &["a sees"]);
+    let absolute = two.b.join("g");
+    says("b", absolute.to_str().unwrap(), &["b does not see `g` yet"]);
 }
 
 #[test]
