@@ -95,7 +95,7 @@ impl Shared {
     pub(crate) fn relative<'a>(&self, path: &'a Path) -> &'a Path {
         let mounts = self.mounts.lock();
         let known = mounts.values().chain([&self.path]);
-        known.filter_map(|base| path.strip_prefix(base).ok()).next().unwrap_or(path)
+        known.into_iter().find_map(|base| path.strip_prefix(base).ok()).unwrap_or(path)
     }
 
     pub(crate) fn mounted(&self, client: ClientId, mountpoint: PathBuf) {

@@ -17,10 +17,20 @@ use timeline::Watcher;
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 const USAGE: &str = "usage: race [git | sqlite] | race [--turns] -- CMD_A [ARG..] -- CMD_B [ARG..]
-  In the commands, {} stands for the mount; it is also the working directory and $CHAOSFS_MOUNT.
+  In the commands, {} stands for the mount; it is also the working directory and $CHAOSFS_MOUNT. For a line of shell,\n  write sh -c 'line'.
   The knobs come from CHAOSFS_META_TTL_MS, CHAOSFS_WRITE_DELAY_MS and CHAOSFS_RENAME_DELAY_MS.";
 
-fn main() -> Result {
+fn main() -> std::process::ExitCode {
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("race: {e}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match &args[..] {
