@@ -66,6 +66,34 @@ impl Knobs {
         }
     }
 
+    /// An NFS client with the default mount options (`acregmin=3,acdirmin=30`): attributes and data are believed for 3 s,
+    /// names and directories for 30 s, written bytes wait up to 30 s for a `close` or `fsync`, which publish them; opening
+    /// asks the server. Timeouts that grow while nothing changes, and silly renames, are not modelled yet.
+    pub const fn nfs() -> Self {
+        Knobs {
+            file_ttl: Duration::from_secs(3),
+            dir_ttl: Duration::from_secs(30),
+            negative_ttl: Duration::from_secs(30),
+            write_delay: Duration::from_secs(30),
+            ..Knobs::strict()
+        }
+    }
+
+    /// An NFS client with `actimeo=d`: all caches are believed for `d`, and bytes still wait for a `close`, also with zero.
+    pub const fn actimeo(d: Duration) -> Self {
+        Knobs::nfs().meta_ttl(d)
+    }
+
+    /// An NFS client with `noac`: nothing is believed and every write goes out at once.
+    pub const fn noac() -> Self {
+        Knobs::strict()
+    }
+
+    /// An NFS client with `nocto`: opening believes the cache; closing still publishes.
+    pub const fn nocto() -> Self {
+        Knobs::nfs().revalidate_on_open(false)
+    }
+
     /// How long this client believes attributes, data and names it has fetched. Sets [`file_ttl`](Self::file_ttl),
     /// [`dir_ttl`](Self::dir_ttl) and [`negative_ttl`](Self::negative_ttl) at once, as NFS's `actimeo` does.
     /// Default 1500 ms; 3 s to 60 s on NFS clients, 1 s on SMB, up to 60 s on S3 mounts.

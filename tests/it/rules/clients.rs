@@ -218,3 +218,33 @@ fn a_backing_that_is_open_is_not_opened_again_with_another_clock() {
     drop((first, again));
     Backing::options().clock(Clock::manual()).open(dir.path()).unwrap();
 }
+
+#[test]
+fn the_nfs_presets_differ_in_what_opening_and_looking_believe() {
+    chaosfs::require_fuse!();
+    // For each: what b sees of a file that a has rewritten and closed: by stat, and by opening it.
+    for (knobs, by_stat, by_open) in [
+        (Knobs::nfs(), 3, "new text"),
+        (Knobs::nocto(), 3, "old"),
+        (Knobs::actimeo(secs(1)), 3, "new text"),
+        (Knobs::actimeo(secs(0)), 8, "new text"),
+        (Knobs::noac(), 8, "new text"),
+    ] {
+        let two = Two::new(knobs);
+        put(&two.a, "f", "old");
+        assert_eq!(size(&two.b, "f"), 3, "{knobs:?}");
+        put(&two.a, "f", "new text");
+        assert_eq!(size(&two.b, "f"), by_stat, "{knobs:?}");
+        assert_eq!(fs::read_to_string(two.b.join("f")).unwrap(), by_open, "{knobs:?}");
+    }
+    // Bytes that nobody closes are seen after half a minute, and with `noac` at once.
+    for (knobs, later) in [(Knobs::nfs(), "old"), (Knobs::actimeo(secs(0)), "old"), (Knobs::noac(), "new")] {
+        let two = Two::new(knobs);
+        put(&two.a, "f", "old");
+        let file = edit(&two.a, "f");
+        write_at(&file, 0, "new");
+        assert_eq!(fs::read_to_string(two.b.join("f")).unwrap(), later, "{knobs:?}");
+        two.pass(secs(30));
+        assert_eq!(fs::read_to_string(two.b.join("f")).unwrap(), "new", "{knobs:?}");
+    }
+}
