@@ -70,11 +70,10 @@ impl Mount {
         };
         let (core, name, serving) = server::call(move || {
             let engine = shared.engine.clone();
-            let wanted = client_id.unwrap_or_else(|| engine.free_name());
-            let Some((client, armed)) = engine.join(&wanted, seed, knobs) else {
+            let Some((client, name, armed)) = engine.join(client_id.as_deref(), seed, knobs) else {
                 return Err(Error::InvalidValue {
                     name: "client_id".into(),
-                    value: wanted,
+                    value: client_id.unwrap_or_default(),
                     expected: "another client of this backing has this name; give one that is free",
                 });
             };
@@ -89,7 +88,7 @@ impl Mount {
             match serve(Adapter(core.clone()), spec) {
                 Ok(serving) => {
                     shared.mounted(client, serving.mountpoint().to_owned());
-                    Ok((Home::new(core), wanted, serving))
+                    Ok((Home::new(core), name.to_string(), serving))
                 }
                 Err(e) => {
                     core.engine.leave(client, core.clock.now());
@@ -192,7 +191,7 @@ impl Mount {
         // Whatever is parked would keep the mount busy and its callers waiting.
         server::call(move || {
             shared.unmounting(client);
-            core.engine.close_parking(client);
+            core.engine.close_parking(client, core.clock.now());
         });
         let stopped = serving.stop(self.patience);
         let core = self.core.clone();

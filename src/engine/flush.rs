@@ -56,7 +56,13 @@ impl Engine {
         let mut failed = None;
         for (at, bytes) in dirty.extents.iter() {
             if let Some((attr, overwritten)) = &mut before {
-                overwritten.write_below(at, &read_overwritten(&file.fd, attr.size, at, bytes.len()));
+                if let Ok(old) = read_overwritten(&file.fd, attr.size, at, bytes.len()) {
+                    overwritten.write_below(at, &old);
+                } else {
+                    // Kept in part it would be a mix of two states. Everyone sees the change early instead.
+                    st.world.give_up(object);
+                    before = None;
+                }
             }
             match disk::write(&file.fd, Some(at), bytes) {
                 Ok(n) if n == bytes.len() => {}
@@ -88,6 +94,7 @@ impl Engine {
             }
         }
         let granted = st.locks.unlock_all(who.client, process, object);
+        let granted = st.granted(granted, who.now);
         drop(st);
         granted.into_iter().for_each(|reply| reply(Ok(())));
         done
@@ -128,7 +135,7 @@ impl Engine {
         }
     }
 
-    /// A flush that is due or asked for by `settle`.
+    /// A flush that is due, asked for by `settle`, or early for the memory budget.
     pub(super) fn write_back_now(&self, st: &mut State, who: &Caller, object: ObjectId) {
         let flushed = self.flush_dirty(st, who, object);
         let path = st.path_of(object);
@@ -160,10 +167,10 @@ impl State {
 }
 
 /// The bytes that a write to `at` is going to overwrite, as far as there are any.
-fn read_overwritten(file: &std::os::fd::OwnedFd, size: u64, at: u64, len: usize) -> Vec<u8> {
+fn read_overwritten(file: &std::os::fd::OwnedFd, size: u64, at: u64, len: usize) -> Result<Vec<u8>> {
     let len = (len as u64).min(size.saturating_sub(at));
     let mut bytes = vec![0; len as usize];
-    let n = disk::read(file, at, &mut bytes).unwrap_or(0);
+    let n = disk::read(file, at, &mut bytes)?;
     bytes.truncate(n);
-    bytes
+    Ok(bytes)
 }

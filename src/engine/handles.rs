@@ -210,6 +210,7 @@ impl Engine {
         }
         st.let_go(who, handle);
         let granted = st.locks.released(who.client, handle, flock_owner, file.object);
+        let granted = st.granted(granted, who.now);
         drop(st);
         granted.into_iter().for_each(|reply| reply(Ok(())));
     }

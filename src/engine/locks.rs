@@ -2,11 +2,12 @@
 //! `flock`, which FUSE hands on as a lock of the whole range, as NFS does.
 
 use super::handles::Handle;
-use super::{Caller, Engine, Errno};
+use super::{Caller, Engine, Errno, State};
 use crate::model::hash::Map;
 use crate::model::history::Why;
 use crate::model::ids::{ClientId, ObjectId};
 use crate::model::op::Op;
+use crate::model::time::Time;
 
 /// What a lock allows others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,9 +64,17 @@ struct Held {
 
 struct Waiter {
     number: u64,
+    who: Caller,
     owner: Owner,
     handle: Handle,
     lock: Lock,
+    reply: LockReply,
+}
+
+/// A request that has waited and has the lock now. [`State::granted`] makes a reply of it.
+pub(super) struct Granted {
+    who: Caller,
+    object: ObjectId,
     reply: LockReply,
 }
 
@@ -134,7 +143,7 @@ impl File {
     }
 
     /// Grants what can be granted now.
-    fn grant(&mut self) -> Vec<LockReply> {
+    fn grant(&mut self, object: ObjectId) -> Vec<Granted> {
         let mut granted = Vec::new();
         let mut i = 0;
         while i < self.waiting.len() {
@@ -145,17 +154,17 @@ impl File {
             }
             let waiter = self.waiting.remove(i);
             self.take(waiter.owner, waiter.handle, waiter.lock);
-            granted.push(waiter.reply);
+            granted.push(Granted { who: waiter.who, object, reply: waiter.reply });
         }
         granted
     }
 }
 
 impl Locks {
-    fn change(&mut self, object: ObjectId, change: impl FnOnce(&mut File)) -> Vec<LockReply> {
+    fn change(&mut self, object: ObjectId, change: impl FnOnce(&mut File)) -> Vec<Granted> {
         let Some(file) = self.files.get_mut(&object) else { return Vec::new() };
         change(file);
-        let granted = file.grant();
+        let granted = file.grant(object);
         if file.held.is_empty() && file.waiting.is_empty() {
             self.files.remove(&object);
         }
@@ -164,7 +173,7 @@ impl Locks {
 
     /// A `close` by this owner: its POSIX locks of the file end.
     #[must_use]
-    pub(super) fn unlock_all(&mut self, client: ClientId, owner: u64, object: ObjectId) -> Vec<LockReply> {
+    pub(super) fn unlock_all(&mut self, client: ClientId, owner: u64, object: ObjectId) -> Vec<Granted> {
         let owner = Owner { client, id: owner };
         self.change(object, |file| file.cut(owner, 0, u64::MAX))
     }
@@ -177,7 +186,7 @@ impl Locks {
         handle: Handle,
         flock: Option<u64>,
         object: ObjectId,
-    ) -> Vec<LockReply> {
+    ) -> Vec<Granted> {
         self.change(object, |file| {
             file.held.retain(|h| h.owner.client != c || (h.handle != handle && Some(h.owner.id) != flock));
         })
@@ -185,9 +194,10 @@ impl Locks {
 
     /// The client is gone. Its waiting requests are handed back.
     #[must_use]
-    pub(super) fn leave(&mut self, client: ClientId) -> (Vec<LockReply>, Vec<LockReply>) {
+    pub(super) fn leave(&mut self, client: ClientId) -> (Vec<Granted>, Vec<LockReply>) {
         let (mut granted, mut cancelled) = (Vec::new(), Vec::new());
-        let objects: Vec<ObjectId> = self.files.keys().copied().collect();
+        let mut objects: Vec<ObjectId> = self.files.keys().copied().collect();
+        objects.sort_unstable();
         for object in objects {
             granted.extend(self.change(object, |file| {
                 file.held.retain(|h| h.owner.client != client);
@@ -199,6 +209,19 @@ impl Locks {
             }));
         }
         (granted, cancelled)
+    }
+}
+
+impl State {
+    /// R4: who gets a lock after a wait sees what was committed meanwhile. The replies are sent without the engine's lock.
+    pub(super) fn granted(&mut self, granted: Vec<Granted>, now: Time) -> Vec<LockReply> {
+        let mut replies = Vec::new();
+        for Granted { who, object, reply } in granted {
+            self.world.reveal(who.client, object);
+            let _ = self.note(&Caller { now, ..who }, Op::Lock, object, Why::Truth, Ok(()));
+            replies.push(reply);
+        }
+        replies
     }
 }
 
@@ -241,8 +264,9 @@ impl Engine {
             None => {
                 file.take(owner, handle, lock);
                 // A write lock turned into a read lock lets others in.
-                let granted = file.grant();
+                let granted = file.grant(object);
                 let done = st.note(who, Op::Lock, object, Why::Truth, Ok(()));
+                let granted = st.granted(granted, who.now);
                 drop(st);
                 reply(done);
                 granted.into_iter().for_each(|reply| reply(Ok(())));
@@ -258,7 +282,7 @@ impl Engine {
                 let number = st.locks.next;
                 st.locks.next += 1;
                 let file = st.locks.files.entry(object).or_default();
-                file.waiting.push(Waiter { number, owner, handle, lock, reply });
+                file.waiting.push(Waiter { number, who: *who, owner, handle, lock, reply });
                 LockOutcome::Waiting(number)
             }
         }
@@ -286,6 +310,7 @@ impl Engine {
         let owner = Owner { client: who.client, id: owner };
         let granted = st.locks.change(object, |file| file.cut(owner, start, end));
         let done = st.note(who, Op::Lock, object, Why::Truth, flushed);
+        let granted = st.granted(granted, who.now);
         drop(st);
         granted.into_iter().for_each(|reply| reply(Ok(())));
         done

@@ -78,10 +78,8 @@ impl Engine {
     pub(super) fn stay_within_budget(&self, st: &mut State, who: &Caller) {
         // Each flush frees what it flushed, so this ends; the bound is for the reader.
         for _ in 0..1024 {
-            let Some((client, object)) = st.world.enforce_budget() else { break };
-            let owner = Caller { client, ..*who };
-            let flushed = self.flush_dirty(st, &owner, object);
-            st.remember_error(client, object, flushed);
+            let Some((client, object)) = st.world.enforce_budget(who.now) else { break };
+            self.write_back_now(st, &Caller { client, ..*who }, object);
         }
         st.note_collapse(who);
     }
@@ -152,7 +150,11 @@ impl State {
             }
             if from < to {
                 let mut bytes = vec![0; (to - from) as usize];
-                let n = disk::read(file, from, &mut bytes).unwrap_or(0);
+                let Ok(n) = disk::read(file, from, &mut bytes) else {
+                    // Written by someone who may not read it: no past, as above.
+                    self.world.give_up(object);
+                    return None;
+                };
                 extents.write(from, &bytes[..n]);
             }
         }
@@ -174,7 +176,7 @@ impl State {
         let version = self.world.commit(who.client, object, visible, who.now, change);
         self.committed(object, version, who);
         // The past that this has added may be too much; unflushed bytes are dealt with where they are written.
-        let _ = self.world.enforce_budget();
+        let _ = self.world.enforce_budget(who.now);
         self.note_collapse(who);
         version
     }

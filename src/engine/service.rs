@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::parking::{Parked, Ticket, Wake};
-use super::{Caller, Client, Engine, Errno, State};
+use super::{Caller, Client, Engine, Errno, LockReply, State};
 use crate::model::draw::Key;
 use crate::model::fault::{Effect, Rule};
 use crate::model::hash::Map;
@@ -52,17 +52,27 @@ const DRAWN: usize = 65_536;
 impl Engine {
     // ---- clients -------------------------------------------------------------------------------------------------
 
-    /// A new client. Its name is free if no other client has it.
-    pub(crate) fn join(&self, name: &str, seed: u64, knobs: Knobs) -> Option<(ClientId, Armed)> {
+    /// A new client by this name, unless another has it; without a name, by the first of `c1`, `c2`, ... that is free.
+    pub(crate) fn join(
+        &self,
+        name: Option<&str>,
+        seed: u64,
+        knobs: Knobs,
+    ) -> Option<(ClientId, Arc<str>, Armed)> {
         let mut st = self.lock();
-        if st.clients.values().any(|c| &*c.name == name) {
-            return None;
-        }
+        let free = |name: &String| !st.clients.values().any(|c| *c.name == **name);
+        let mut wanted: Box<dyn Iterator<Item = String>> = match name {
+            Some(name) => Box::new(std::iter::once(name.to_owned())),
+            // Of one name more than there are clients, one is free.
+            None => Box::new((1..=st.clients.len() + 1).map(|n| format!("c{n}"))),
+        };
+        let name: Arc<str> = wanted.find(free)?.into();
+        drop(wanted);
         let id = ClientId(st.next_client);
         st.next_client += 1;
         let armed = Arc::new(AtomicBool::new(knobs.drop_prob > 0.0));
         let client = Client {
-            name: name.into(),
+            name: name.clone(),
             seed,
             files: Map::default(),
             dirs: Map::default(),
@@ -77,15 +87,7 @@ impl Engine {
         };
         st.clients.insert(id, client);
         st.world.join(id, knobs);
-        Some((id, armed))
-    }
-
-    /// A name that no client has: `c1`, `c2`, ...
-    pub(crate) fn free_name(&self) -> String {
-        let st = self.lock();
-        let taken = |name: &str| st.clients.values().any(|c| &*c.name == name);
-        // Of one name more than there are clients, one is free.
-        (1..=st.clients.len() + 1).map(|n| format!("c{n}")).find(|name| !taken(name)).unwrap_or_default()
+        Some((id, name, armed))
     }
 
     /// The client goes: what it has not flushed is flushed, its locks and handles end, its caches are gone.
@@ -95,12 +97,7 @@ impl Engine {
             return;
         }
         let who = Caller { client, uid: 0, gid: 0, pid: 0, now };
-        for (owner, object) in st.world.all_dirty() {
-            if owner == client {
-                self.write_back_now(&mut st, &who, object);
-            }
-        }
-        let (granted, cancelled) = st.locks.leave(client);
+        let (granted, cancelled) = self.end_locks(&mut st, &who);
         let handles: Vec<u64> = st.client(client).files.keys().copied().collect();
         for handle in handles {
             st.let_go(&who, super::Handle(handle));
@@ -118,6 +115,17 @@ impl Engine {
         self.parking.forget(client);
         granted.into_iter().for_each(|reply| reply(Ok(())));
         cancelled.into_iter().for_each(|reply| reply(Err(Errno::EIO)));
+    }
+
+    /// Flushes what the client has written and ends its locks: who gets one next must see what was written under it.
+    fn end_locks(&self, st: &mut State, who: &Caller) -> (Vec<LockReply>, Vec<LockReply>) {
+        for (owner, object) in st.world.all_dirty() {
+            if owner == who.client {
+                self.write_back_now(st, who, object);
+            }
+        }
+        let (granted, cancelled) = st.locks.leave(who.client);
+        (st.granted(granted, who.now), cancelled)
     }
 
     pub(crate) fn knobs(&self, client: ClientId) -> Knobs {
@@ -215,11 +223,12 @@ impl Engine {
     }
 
     /// The mount of this client goes away: everything parked is answered, and nothing parks from now on.
-    pub(crate) fn close_parking(&self, client: ClientId) {
+    pub(crate) fn close_parking(&self, client: ClientId, now: Time) {
         self.parking.close(client).into_iter().for_each(|resume| resume(Wake::Fail(Errno::EIO)));
         // Whoever waits for a lock would keep the mount busy as well.
         let mut st = self.lock();
-        let (granted, cancelled) = st.locks.leave(client);
+        let who = Caller { client, uid: 0, gid: 0, pid: 0, now };
+        let (granted, cancelled) = self.end_locks(&mut st, &who);
         drop(st);
         granted.into_iter().for_each(|reply| reply(Ok(())));
         cancelled.into_iter().for_each(|reply| reply(Err(Errno::EIO)));

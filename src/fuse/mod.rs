@@ -21,7 +21,7 @@ use fuser::{
 };
 
 use crate::engine::with_umask;
-use crate::engine::{Engine, Entry, Handle, Lock, LockKind, LockOutcome, Place, SetAttr};
+use crate::engine::{Caller, Engine, Entry, Handle, Lock, LockKind, LockOutcome, Place, SetAttr};
 use crate::errno::Errno;
 use crate::host::server;
 use crate::model::attr::Attr;
@@ -75,6 +75,43 @@ fn send_xattr(size: u32) -> impl FnOnce(ReplyXattr, Vec<u8>) + Send {
         0 => reply.size(value.len() as u32),
         room if (room as usize) < value.len() => reply.error(errno(Errno::ERANGE)),
         _ => reply.data(&value),
+    }
+}
+
+/// Takes a lock for a program: at once, after a wait if it wants to wait, or not at all.
+fn take_lock(
+    core: &Arc<Core>,
+    who: Caller,
+    file: (ObjectId, Handle),
+    owner: u64,
+    lock: Lock,
+    sleep: bool,
+    reply: ReplyEmpty,
+) {
+    let answer = Box::new(move |done| match done {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(e)),
+    });
+    // fuser answers a reply that is dropped, in a panic, with EIO.
+    let asked = core.quietly(Op::Lock, |engine| engine.set_lock(&who, file, owner, lock, sleep, answer));
+    match asked.unwrap_or(LockOutcome::Done) {
+        LockOutcome::Done => {}
+        LockOutcome::Waiting(number) => core.watch_lock(file.0, number, who.pid),
+        LockOutcome::Busy(_, answer) if sleep => answer(Err(Errno::EAGAIN)),
+        LockOutcome::Busy(holder, answer) => {
+            // The holder may have closed the file already: the kernel tells of that in its own time. Before the request
+            // is refused, everything that its mount still has to tell is waited for, on another thread.
+            let core = core.clone();
+            server::start(move || {
+                (core.drain)(holder);
+                let again =
+                    core.quietly(Op::Lock, |engine| engine.set_lock(&who, file, owner, lock, false, answer));
+                if let Some(LockOutcome::Busy(_, answer)) = again {
+                    core.engine.lock_refused(&who, file.0);
+                    answer(Err(Errno::EAGAIN));
+                }
+            });
+        }
     }
 }
 
@@ -564,33 +601,9 @@ impl Filesystem for Adapter {
         }
         let kind = if typ == libc::F_WRLCK { LockKind::Write } else { LockKind::Read };
         let lock = Lock { start, end, kind, pid };
-        let answer = Box::new(move |done| match done {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(errno(e)),
+        self.0.admit(who, (Op::Lock, Place::Object(id)), reply, move |core, who, reply| {
+            take_lock(core, *who, (id, h), owner.0, lock, sleep, reply);
         });
-        // fuser answers a reply that is dropped, in a panic, with EIO.
-        let asked =
-            self.0.quietly(Op::Lock, |engine| engine.set_lock(&who, (id, h), owner.0, lock, sleep, answer));
-        match asked.unwrap_or(LockOutcome::Done) {
-            LockOutcome::Done => {}
-            LockOutcome::Waiting(number) => self.0.watch_lock(id, number, who.pid),
-            LockOutcome::Busy(_, answer) if sleep => answer(Err(Errno::EAGAIN)),
-            LockOutcome::Busy(holder, answer) => {
-                // The holder may have closed the file already: the kernel tells of that in its own time. Before the
-                // request is refused, everything that its mount still has to tell is waited for, on another thread.
-                let core = self.0.clone();
-                server::start(move || {
-                    (core.drain)(holder);
-                    let again = core.quietly(Op::Lock, |engine| {
-                        engine.set_lock(&who, (id, h), owner.0, lock, false, answer)
-                    });
-                    if let Some(LockOutcome::Busy(_, answer)) = again {
-                        core.engine.lock_refused(&who, id);
-                        answer(Err(Errno::EAGAIN));
-                    }
-                });
-            }
-        }
     }
 
     // ---- what we do not offer: answered, so that fuser does not warn of each call -----------------------------------

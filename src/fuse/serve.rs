@@ -130,20 +130,37 @@ impl Core {
         work: impl FnOnce(&Engine, &Caller) -> Result<T> + Send + 'static,
         send: impl FnOnce(R, T) + Send + 'static,
     ) {
-        let who = self.caller(req);
+        let go = move |core: &Arc<Core>, who: &Caller, reply| core.run(who, op, reply, work, send);
+        self.admit(self.caller(req), (op, place), reply, go);
+    }
+
+    /// Lets the request go on, now or when what it waits for lets it go; or answers it.
+    pub(super) fn admit<R: Answer>(
+        self: &Arc<Self>,
+        who: Caller,
+        (op, place): (Op, Place<'_>),
+        reply: R,
+        go: impl FnOnce(&Arc<Core>, &Caller, R) + Send + 'static,
+    ) {
         if self.is_armed() {
             match self.engine.admit(&who, op, place) {
                 Admission::Pass => {}
                 Admission::Fail(e) => return reply.fail(e),
                 Admission::Panic => {
-                    return self.run(&who, op, reply, |_, _| -> Result<T> { panic!("injected") }, send);
+                    return self.run(
+                        &who,
+                        op,
+                        reply,
+                        |_, _| -> Result<()> { panic!("injected") },
+                        |_, ()| {},
+                    );
                 }
                 Admission::Park(rule) => {
                     let core = self.clone();
                     let resume = Box::new(move |wake| match wake {
                         Wake::Proceed => {
                             let who = Caller { now: core.clock.now(), ..who };
-                            core.run(&who, op, reply, work, send);
+                            go(&core, &who, reply);
                         }
                         Wake::Fail(e) => {
                             core.engine.note_unparked(&who, op, e);
@@ -157,7 +174,7 @@ impl Core {
                 }
             }
         }
-        self.run(&who, op, reply, work, send);
+        go(self, &who, reply);
     }
 
     /// Answers a lock request that stands in a queue when its program is interrupted.

@@ -23,7 +23,8 @@ use crate::errno::Errno;
 pub enum Deed {
     /// An operation that a program asked for.
     Op(Op),
-    /// A client's bytes reached the truth because their `write_delay` was over, or because of `settle`.
+    /// A client's bytes reached the truth because their `write_delay` was over, because of `settle`, because
+    /// of the memory budget, or because the client left.
     WriteBack,
     /// Past states were given up to stay within the memory budget, so some became visible early.
     Collapse,

@@ -215,13 +215,23 @@ impl Inodes {
         }
     }
 
-    /// Gives up the oldest commit: everyone sees the state after it from now on. False when there is none.
-    pub(crate) fn collapse(&mut self) -> Option<ObjectId> {
-        while let Some((version, object)) = self.order.pop_front() {
-            let Some(register) = self.registers.get_mut(&object) else { continue };
-            if register.commits.front().is_none_or(|c| c.first > version) {
-                continue;
+    /// The object of the oldest commit.
+    pub(crate) fn oldest(&mut self) -> Option<ObjectId> {
+        while let Some((version, object)) = self.order.front() {
+            let first = self.registers.get(object).and_then(|r| r.commits.front());
+            if first.is_some_and(|c| c.first <= *version) {
+                return Some(*object);
             }
+            self.order.pop_front();
+        }
+        None
+    }
+
+    /// Gives up the oldest commit: everyone sees the state after it from now on. None when there is none.
+    pub(crate) fn collapse(&mut self) -> Option<ObjectId> {
+        while let Some(object) = self.oldest() {
+            self.order.pop_front();
+            let Some(register) = self.registers.get_mut(&object) else { continue };
             let Some(first) = register.commits.pop_front() else { continue };
             self.bytes -= first.overwritten.bytes() + COMMIT_COST;
             register.base = first.after;

@@ -43,7 +43,7 @@ ops! {
     Getattr = "getattr" Read;
     /// `chmod`, `chown`, `utimens`.
     Setattr = "setattr" Write;
-    /// `truncate`, also by `O_TRUNC`.
+    /// `truncate` and `ftruncate`. With `O_TRUNC` it is a part of `open` or `create`.
     Truncate = "truncate" Write;
     /// `readlink`.
     Readlink = "readlink" Read;

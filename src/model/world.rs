@@ -47,6 +47,8 @@ pub(crate) struct Rebind<'a> {
 #[derive(Debug)]
 pub(crate) struct World {
     newest: Version,
+    /// The latest time at which anyone has asked for an object, see [`World::tick`].
+    latest: Time,
     names: Names,
     inodes: Inodes,
     views: Map<ClientId, View>,
@@ -66,6 +68,7 @@ impl World {
     pub(crate) fn new(budget: usize) -> Self {
         World {
             newest: Version(0),
+            latest: Time::ZERO,
             names: Names::default(),
             inodes: Inodes::default(),
             views: Map::default(),
@@ -284,6 +287,13 @@ impl World {
 
     // ---- objects -------------------------------------------------------------------------------------------------
 
+    /// The time by which objects are looked at. Who asks read the clock before it was its turn; a past that had ended for
+    /// whoever was quicker has ended for all, for it may be gone.
+    fn tick(&mut self, now: Time) -> Time {
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
     /// Whether `client` sees exactly the disk of this object, now and without any book-keeping.
     pub(crate) fn is_plain(&self, client: ClientId, object: ObjectId) -> bool {
         let view = &self.views[&client];
@@ -293,8 +303,14 @@ impl World {
             && !view.dirty.contains_key(&object)
     }
 
+    /// Whether no client holds bytes back, so that no flush can make others' bytes visible late.
+    pub(crate) fn all_write_through(&self) -> bool {
+        self.views.values().all(|v| v.knobs.write_delay.is_zero() && v.dirty.is_empty())
+    }
+
     /// R5, R2: what `client` sees of an object, without taking note of it.
     pub(crate) fn peek_object(&self, client: ClientId, object: ObjectId, now: Time) -> Sight<Found> {
+        let now = now.max(self.latest);
         if let Some(pin) = self.views[&client].pin(object, now) {
             return Sight::Cached(Found { version: pin.version, attr: pin.attr }, now.since(pin.fetched));
         }
@@ -312,6 +328,7 @@ impl World {
         now: Time,
         fresh: bool,
     ) -> Sight<Found> {
+        let now = self.tick(now);
         self.fold(object, now);
         if fresh {
             self.me(client).forget(object);
@@ -356,6 +373,7 @@ impl World {
         visible: Time,
         now: Time,
     ) -> bool {
+        let now = self.tick(now);
         self.fold(object, now);
         visible > now
             || self.inodes.has_past(object)
@@ -371,6 +389,7 @@ impl World {
         now: Time,
         change: Option<Change>,
     ) -> Version {
+        let now = self.tick(now);
         let version = self.next();
         self.me(author).forget(object);
         if let Some(change) = change {

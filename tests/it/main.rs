@@ -18,6 +18,7 @@ mod preflight;
 mod processes;
 mod programs;
 mod races;
+mod review;
 mod rules;
 mod support;
 mod tidy;

@@ -27,7 +27,7 @@ fn bytes(w: &mut Driver, c: ClientId, object: ObjectId, now: u64) -> Vec<u8> {
 
 /// What the engine does after each change.
 fn enforce(w: &mut Driver, now: u64) {
-    while let Some((client, object)) = w.world.enforce_budget() {
+    while let Some((client, object)) = w.world.enforce_budget(at(now)) {
         w.flush(client, object, at(now));
     }
 }
@@ -117,7 +117,7 @@ fn unflushed_bytes_are_flushed_when_no_past_is_left_to_give_up() {
     let mut w = world(100, &[(A, eventual()), (B, eventual())]);
     w.write(A, O, 0, &[b'a'; 80], at(10));
     w.write(B, P, 0, &[b'b'; 80], at(9));
-    assert_eq!(w.world.enforce_budget(), Some((B, P)), "the one that is due first");
+    assert_eq!(w.world.enforce_budget(at(10)), Some((B, P)), "the one that is due first");
     enforce(&mut w, 10);
     assert!(w.world.held() <= 100);
     assert_eq!((w.files[&P].bytes.len(), bytes(&mut w, A, O, 10).len()), (80, 80));

@@ -48,6 +48,20 @@ fn a_commit_that_was_told_to_someone_is_not_merged_with_the_next() {
     run(&[4, 0, 0], &[(0, Do::Truncate(0)), (1, Do::Lock), (0, Do::Truncate(0)), (1, Do::Read(0, 1))]);
 }
 
+/// Who had read the clock first and came second believed a cache whose past was not kept any more: old attributes, new bytes.
+#[test]
+fn a_cache_that_had_ended_for_one_has_ended_for_all() {
+    let (a, b) = (ClientId(1), ClientId(2));
+    let o = ObjectId(FIRST_FILE);
+    let mut w = Driver::new(usize::MAX, &[(a, Knobs::strict()), (b, Knobs::strict().file_ttl(ns(10)))]);
+    w.make(o, at(0));
+    assert_eq!(w.file(b, o, at(0)).bytes, b"");
+    w.write(a, o, 0, b"new", at(10));
+    w.flush(a, o, at(10));
+    let seen = w.file(b, o, at(9));
+    assert_eq!((seen.bytes.as_slice(), seen.attr.size), (&b"new"[..], 3));
+}
+
 /// A rename ended every cache of the file, also those that had all its bytes: less stale than asked.
 #[test]
 fn a_rename_ends_no_cache_that_has_all_the_bytes() {

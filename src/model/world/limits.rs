@@ -74,8 +74,16 @@ impl World {
 
     /// Keeps the memory of the past and of unflushed bytes within the budget: the oldest past is given up first, and what
     /// it was kept for becomes visible early. Answers whose unflushed bytes must be flushed when that is not enough.
-    pub(crate) fn enforce_budget(&mut self) -> Option<(ClientId, ObjectId)> {
+    pub(crate) fn enforce_budget(&mut self, now: Time) -> Option<(ClientId, ObjectId)> {
         while self.inodes.bytes() + self.dirty_bytes > self.budget {
+            // What nobody can be shown any more is not given up, it is over.
+            let held = self.inodes.bytes();
+            if let Some(oldest) = self.inodes.oldest() {
+                self.fold(oldest, now);
+            }
+            if self.inodes.bytes() < held {
+                continue;
+            }
             let Some(object) = self.inodes.collapse() else {
                 return self.due.first().map(|(_, c, o)| (*c, *o));
             };
