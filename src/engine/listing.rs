@@ -7,6 +7,7 @@ use super::disk::{self, Key, Result};
 use super::handles::Handle;
 use super::{Caller, Engine, Errno, State};
 use crate::model::attr::Kind;
+use crate::model::hash::Set;
 use crate::model::history::Why;
 use crate::model::ids::{Name, ObjectId};
 use crate::model::op::Op;
@@ -102,12 +103,19 @@ impl Engine {
         }
         let pasts = st.world.pasts(who.client, dir, who.now);
         let why = if pasts.is_empty() { Why::Truth } else { Why::Past };
+        let mut late = Vec::new();
+        let mut hidden: Set<Name> = Set::default();
         for (name, past) in pasts {
-            entries.retain(|e| e.name != name);
-            if let Some((object, kind)) = past.and_then(|id| st.objects.get(id).map(|o| (id, o.kind))) {
-                entries.push(Entry { name, kind, object });
+            match past.map(|id| (id, st.objects.get(id))) {
+                Some((object, Some(o))) => late.push(Entry { name: name.clone(), kind: o.kind, object }),
+                // No longer kept: as for who looks the name up, it is what the truth has there.
+                Some((_, None)) => continue,
+                None => {}
             }
+            hidden.insert(name);
         }
+        entries.retain(|e| !hidden.contains(&e.name));
+        entries.append(&mut late);
         if self.calendar.decides {
             // The disk's order is its own business; a run must not depend on it.
             entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));

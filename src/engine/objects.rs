@@ -201,13 +201,15 @@ impl Objects {
         if self.table.len() < self.sweep_at {
             return Vec::new();
         }
-        let parents: crate::model::hash::Set<ObjectId> = self
-            .table
-            .values()
-            .filter(|o| o.refs > 0)
-            .filter_map(|o| o.at.as_ref().map(|(dir, _)| *dir))
-            .collect();
-        let unused = |id: &ObjectId, o: &Object| o.refs == 0 && !parents.contains(id) && !remembered(*id);
+        // An object is found again by way of all directories above it.
+        let mut above: crate::model::hash::Set<ObjectId> = crate::model::hash::Set::default();
+        for object in self.table.iter().filter(|(id, o)| o.refs > 0 || remembered(**id)).map(|(_, o)| o) {
+            let mut at = object.at.as_ref();
+            while let Some((dir, _)) = at.filter(|(dir, _)| above.insert(*dir)) {
+                at = self.table.get(dir).and_then(|o| o.at.as_ref());
+            }
+        }
+        let unused = |id: &ObjectId, o: &Object| o.refs == 0 && !above.contains(id) && !remembered(*id);
         let gone: Vec<(ObjectId, Key)> =
             self.table.iter().filter(|(id, o)| unused(id, o)).map(|(id, o)| (*id, o.key)).collect();
         for (id, key) in &gone {
@@ -265,5 +267,34 @@ impl DirFds {
 
     pub(crate) fn remove(&mut self, dir: ObjectId) -> Option<Arc<OwnedFd>> {
         self.open.remove(&dir).map(|(fd, _)| fd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk;
+    use super::*;
+
+    #[test]
+    fn all_directories_above_an_object_in_use_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = disk::open_root(dir.path()).unwrap();
+        let root = disk::stat_fd(&fd).unwrap();
+        let mut objects = Objects::new(root, fd);
+        let found = |n: u64| Stat { key: Key { dev: 0, ino: n }, ..root };
+        let name = Name::new(std::ffi::OsStr::new("n"));
+        let mut here = ObjectId::ROOT;
+        let way: Vec<ObjectId> = (0..4)
+            .map(|n| {
+                here = objects.intern(&found(n), here, &name);
+                here
+            })
+            .collect();
+        objects.get_mut(here).unwrap().refs = 1;
+        for n in 10..5000 {
+            objects.intern(&found(n), ObjectId::ROOT, &name);
+        }
+        assert_eq!(objects.sweep(|_| false).len(), 4990);
+        assert!(way.iter().all(|id| objects.get(*id).is_some()));
     }
 }
