@@ -3,7 +3,7 @@
 //!
 //! Everything here holds descriptors of the server threads, or leads to them: it is used and dropped there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -63,11 +63,8 @@ impl Shared {
         let calendar = Calendar { epoch: clock.epoch(), decides: clock.is_manual() };
         let limits =
             Limits { memory: options.memory, events: options.history, dir_fds: descriptors::spare() };
-        let alarm = Arc::new(Alarm {
-            engine: OnceLock::new(),
-            clock: clock.clone(),
-            set_for: Mutex::new(Time::NEVER),
-        });
+        let alarm =
+            Arc::new(Alarm { engine: OnceLock::new(), clock: clock.clone(), set_for: Mutex::default() });
         let theirs = alarm.clone();
         let engine = Engine::open(&path, calendar, limits, Box::new(move |at| theirs.set(at)));
         let engine = Arc::new(engine.map_err(|e| io(e.into()))?);
@@ -117,25 +114,25 @@ impl Drop for Shared {
 struct Alarm {
     engine: OnceLock<Weak<Engine>>,
     clock: Clock,
-    /// The earliest time for which the timer is set.
-    set_for: Mutex<Time>,
+    /// The times for which a timer is set; none is set for later than one that is there.
+    set_for: Mutex<BTreeSet<Time>>,
 }
 
 impl Alarm {
     fn set(self: &Arc<Self>, at: Time) {
         let Some(wait) = self.clock.real_wait(at) else { return };
         let mut set_for = self.set_for.lock();
-        if *set_for <= at {
+        if set_for.first().is_some_and(|first| *first <= at) {
             return;
         }
-        *set_for = at;
+        set_for.insert(at);
         drop(set_for);
         let alarm = self.clone();
         #[allow(clippy::disallowed_methods)] // the system's clock passes in real time
         server::at(Instant::now() + wait, move || {
             // Flushing takes as long as the disk takes: not on the timer's thread.
             server::start(move || {
-                *alarm.set_for.lock() = Time::NEVER;
+                alarm.set_for.lock().remove(&at);
                 let Some(engine) = alarm.engine.get().and_then(Weak::upgrade) else { return };
                 if let Some(next) = engine.run_due(alarm.clock.now()) {
                     alarm.set(next);
