@@ -51,12 +51,15 @@ impl Engine {
         let mut moved = Moved { at, len, why: Why::Truth, version: None };
         let done = if file.access == Access::Write {
             Err(Errno::EBADF)
-        } else if st.world.is_plain(who.client, object) {
-            // Nothing can change what this client sees but the disk itself: no need to keep others waiting.
+        } else if st.world.is_plain(who.client, object) && st.world.all_write_through() {
+            // Nothing can change what this client sees but the disk itself, now or in the midst of this: no need to keep
+            // others waiting.
             drop(st);
             let done = disk::read(&file.fd, at, buf);
             st = self.lock();
             done
+        } else if st.world.is_plain(who.client, object) {
+            disk::read(&file.fd, at, buf)
         } else {
             st.read_seen(who, object, &file, at, buf, &mut moved)
         };
@@ -156,14 +159,15 @@ impl Engine {
         size: u64,
         handle: Option<Handle>,
     ) -> Result<()> {
-        // What is cut off anyway need not be flushed.
-        st.world.truncate_dirty(who.client, object, size);
-        self.flush_dirty(st, who, object)?;
-        let open = handle.and_then(|h| st.file(who, h).ok()).or_else(|| st.writer(who, object));
+        // By name only who may write it, whoever else has it open; before anything is lost by it.
+        let open = handle.and_then(|h| st.file(who, h).ok());
         let file = match open.filter(|f| f.access != Access::Read) {
             Some(file) => file,
             None => self.open_to_write(st, who, object)?,
         };
+        // What is cut off anyway need not be flushed.
+        st.world.truncate_dirty(who.client, object, size);
+        self.flush_dirty(st, who, object)?;
         let visible = Self::attr_visible(st, who);
         let overwrites = (&file.fd, size, u64::MAX);
         st.commit(who, object, visible, Some(overwrites), |st| {
