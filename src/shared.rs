@@ -166,3 +166,24 @@ impl Due for Ticker {
         self.ask(move |engine| engine.run_due(now));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn alarms_of_short_delays_do_not_pile_up_behind_a_long_one() {
+        let alarm =
+            Arc::new(Alarm { engine: OnceLock::new(), clock: Clock::system(), set_for: Mutex::default() });
+        let after = |hours: u64| Time::ZERO.after(Duration::from_secs(3600 * hours));
+        for (hours, set) in [(4, 1), (4, 1), (5, 1), (2, 2), (3, 2), (4, 2)] {
+            alarm.set(after(hours));
+            assert_eq!(alarm.set_for.lock().len(), set, "after the one in {hours} h");
+        }
+        // The one in two hours has rung: what comes next is set already.
+        alarm.set_for.lock().remove(&after(2));
+        alarm.set(after(4));
+        assert_eq!(alarm.set_for.lock().len(), 1);
+    }
+}
