@@ -83,7 +83,8 @@ impl BackingOptions {
     pub fn open(self, path: impl AsRef<Path>) -> Result<Backing> {
         let path = preflight::check_backing(path.as_ref())?;
         let shared = server::call(move || Shared::open(path, self))?;
-        Ok(Backing { shared, _temp: None })
+        let temp = shared.temp.lock().upgrade();
+        Ok(Backing { shared, _temp: temp })
     }
 
     /// Opens a new temporary directory, which is removed with the last handle. `CHAOSFS_KEEP=1` keeps it.
@@ -95,8 +96,10 @@ impl BackingOptions {
             tempfile::Builder::new().prefix("chaosfs-backing-").disable_cleanup(keep_from_env()).tempdir();
         let io = |source| Error::Io { doing: "make a directory in", path: std::env::temp_dir(), source };
         let dir = made.map_err(io)?;
+        let dir = Arc::new(dir);
         let backing = self.open(dir.path())?;
-        Ok(Backing { _temp: Some(Arc::new(dir)), ..backing })
+        *backing.shared.temp.lock() = Arc::downgrade(&dir);
+        Ok(Backing { _temp: Some(dir), ..backing })
     }
 }
 

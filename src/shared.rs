@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     key: (u64, u64),
     /// Where each client is mounted, while it is.
     mounts: Mutex<HashMap<ClientId, PathBuf>>,
+    /// The temporary directory that this is, if it is one: it stays as long as any handle.
+    pub(crate) temp: Mutex<Weak<tempfile::TempDir>>,
 }
 
 impl fmt::Debug for Shared {
@@ -69,7 +71,8 @@ impl Shared {
         let engine = Engine::open(&path, calendar, limits, Box::new(move |at| theirs.set(at)));
         let engine = Arc::new(engine.map_err(|e| io(e.into()))?);
         let _ = alarm.engine.set(Arc::downgrade(&engine));
-        let shared = Arc::new(Shared { engine, clock, path, key, mounts: Mutex::default() });
+        let shared =
+            Arc::new(Shared { engine, clock, path, key, mounts: Mutex::default(), temp: Mutex::default() });
         shared.clock.listen(Arc::new(Ticker(Arc::downgrade(&shared))));
         open.retain(|_, shared| shared.strong_count() > 0);
         open.insert(key, Arc::downgrade(&shared));
@@ -171,5 +174,26 @@ impl Due for Ticker {
 
     fn run(&self, now: Time) {
         self.ask(move |engine| engine.run_due(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn alarms_of_short_delays_do_not_pile_up_behind_a_long_one() {
+        let alarm =
+            Arc::new(Alarm { engine: OnceLock::new(), clock: Clock::system(), set_for: Mutex::default() });
+        let after = |hours: u64| Time::ZERO.after(Duration::from_secs(3600 * hours));
+        for (hours, set) in [(4, 1), (4, 1), (5, 1), (2, 2), (3, 2), (4, 2)] {
+            alarm.set(after(hours));
+            assert_eq!(alarm.set_for.lock().len(), set, "after the one in {hours} h");
+        }
+        // The one in two hours has rung: what comes next is set already.
+        alarm.set_for.lock().remove(&after(2));
+        alarm.set(after(4));
+        assert_eq!(alarm.set_for.lock().len(), 1);
     }
 }

@@ -77,7 +77,7 @@ ops! {
     Readdir = "readdir" Read;
     /// `fsync` of a directory.
     Fsyncdir = "fsyncdir" Other;
-    /// `statfs`.
+    /// `statfs`. No fault hits it: chaosfs relies on its answer itself.
     Statfs = "statfs" Read;
     /// `setxattr`.
     Setxattr = "setxattr" Write;

@@ -78,7 +78,7 @@ pub(crate) struct View {
     pub(crate) knobs: Knobs,
     dirs: Map<ObjectId, Dir>,
     names: usize,
-    /// Entries of listings that were remembered since they were last all forgotten.
+    /// Entries of the listings that are remembered.
     listed: usize,
     pins: Map<ObjectId, Pin>,
     pub(crate) dirty: Map<ObjectId, Dirty>,
@@ -159,6 +159,7 @@ impl View {
     /// Forgets every name of `dir` and its listing.
     pub(crate) fn forget_dir(&mut self, dir: ObjectId) {
         if let Some(dir) = self.dirs.remove(&dir) {
+            self.listed -= dir.listing.map_or(0, |believed| believed.listing.len());
             self.names -= dir.dents.len();
         }
     }
@@ -178,7 +179,8 @@ impl View {
             self.listed += listing.len();
             let until = now.after(self.knobs.dir_ttl);
             let believed = Believed { listing: listing.clone(), fetched: now, until };
-            self.dirs.entry(dir).or_default().listing = Some(believed);
+            let before = self.dirs.entry(dir).or_default().listing.replace(believed);
+            self.listed -= before.map_or(0, |before| before.listing.len());
         }
     }
 

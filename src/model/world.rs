@@ -410,7 +410,10 @@ impl World {
 
     /// Whether anything about the object must not be forgotten.
     pub(crate) fn remembers(&self, object: ObjectId) -> bool {
-        self.inodes.has_past(object) || self.views.values().any(|v| v.knows(object))
+        // An exclusive name stays one (R7) as long as anyone caches names.
+        let exclusive = self.exclusive.contains_key(&object);
+        self.inodes.has_past(object)
+            || self.views.values().any(|v| v.knows(object) || exclusive && v.knobs.caches())
     }
 
     /// The object is gone from the truth. Whoever is still shown its exclusive names must not believe them (R7), so they

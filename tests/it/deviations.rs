@@ -77,3 +77,28 @@ fn a_fifo_is_open_to_whoever_can_reach_it() {
     assert!(!as_nobody("cat file"), "the backing decides for files");
     assert!(as_nobody("exec 3<>fifo"), "for fifos the kernel does not ask");
 }
+
+#[test]
+fn of_very_many_removed_files_the_oldest_are_gone_early() {
+    let backing = Backing::options().clock(Clock::manual()).temp().unwrap();
+    let a =
+        backing.mount(Options::new().knobs(Knobs::strict().rename_delay(Duration::from_secs(9)))).unwrap();
+    let b = backing.mount(Options::new().knobs(Knobs::strict())).unwrap();
+    (0..600).for_each(|n| fs::write(backing.path().join(format!("f{n}")), "x").unwrap());
+    (0..600).for_each(|n| fs::remove_file(a.join(format!("f{n}"))).unwrap());
+    let seen: Vec<bool> = (0..600).map(|n| fs::read(b.join(format!("f{n}"))).is_ok()).collect();
+    assert_eq!(seen.iter().filter(|seen| **seen).count(), 512);
+    assert!(!seen[0] && seen[599]);
+}
+
+#[test]
+fn a_temporary_backing_stays_as_long_as_any_handle_on_it() {
+    let first = Backing::temp().unwrap();
+    let path = first.path().to_owned();
+    let second = Backing::open(&path).unwrap();
+    let m = second.mount(Options::new().knobs(Knobs::strict())).unwrap();
+    drop((first, second));
+    fs::write(m.join("f"), "x").unwrap();
+    drop(m);
+    assert!(!path.exists());
+}

@@ -12,7 +12,9 @@ use chaosfs::{Backing, Clock, Deed, Errno, Fault, Knobs, Mount, Op, Options};
 
 use crate::ops::locks::flock;
 use crate::ops::{as_nobody, chmod, is_root};
-use crate::support::{NFS, Two, append, edit, eventually, list, ms, put, reread, secs, write, write_at};
+use crate::support::{
+    NFS, Two, append, edit, errno, eventually, list, ms, put, reread, secs, write, write_at,
+};
 
 /// Waits until `thread` is in `flock`, and the request of that is served.
 fn waits_in_flock(thread: rustix::process::Pid, backing: &Backing) {
@@ -124,9 +126,11 @@ fn names_that_are_replaced_a_thousand_times_are_always_listed() {
     assert_eq!(list(two.b.path()).len(), 1000);
 }
 
+/// A race that is seldom lost: a run that passes proves little, one that fails proves it.
 #[test]
 fn a_strict_reader_never_sees_a_flush_before_its_time() {
     const LEN: usize = 1 << 20;
+    const PIECE: usize = 16 << 10;
     chaosfs::require_fuse!();
     let backing = Backing::options().clock(Clock::manual()).memory_budget(1 << 30).temp().unwrap();
     let two = Two::on(backing, Knobs::strict().write_delay(secs(9)).publish_on_close(false), Knobs::strict());
@@ -134,20 +138,20 @@ fn a_strict_reader_never_sees_a_flush_before_its_time() {
         let name = format!("f{n}");
         fs::write(two.backing.path().join(&name), vec![b'o'; LEN]).unwrap();
         let (writer, reader) = (edit(&two.a, &name), edit(&two.b, &name));
-        // The flush is quick, the read is slow and comes there last.
-        writer.write_all_at(b"n", LEN as u64 - 1).unwrap();
-        let (start, done) = (Barrier::new(2), AtomicBool::new(false));
+        // Each piece is flushed quickly, and read slowly, its end last.
+        (1..=LEN / PIECE).for_each(|n| write_at(&writer, (n * PIECE - 1) as u64, "n"));
+        let (started, done) = (AtomicBool::new(false), AtomicBool::new(false));
         let early = thread::scope(|s| {
             s.spawn(|| {
-                start.wait();
+                eventually("it is read", || started.load(Ordering::Relaxed));
                 writer.sync_all().unwrap();
                 done.store(true, Ordering::Relaxed);
             });
-            start.wait();
             let (mut buf, mut early) = (vec![0; LEN], false);
             while !done.load(Ordering::Relaxed) {
                 reader.read_exact_at(&mut buf, 0).unwrap();
                 early |= buf.contains(&b'n');
+                started.store(true, Ordering::Relaxed);
             }
             early
         });
@@ -169,7 +173,7 @@ fn an_open_file_lets_nobody_else_truncate_it() {
         let file = edit(&two.a, "f");
         write_at(&file, 4, "IT IS HERE");
         let path = two.a.join("f");
-        let refused = as_nobody(|| rustix_truncate(&path));
+        let refused = as_nobody(|| truncate_path(&path));
         assert_eq!(refused, Err(libc::EACCES), "{knobs:?}");
         assert_eq!(reread(&file), "all IT IS HERE");
         file.set_len(3).unwrap();
@@ -177,9 +181,24 @@ fn an_open_file_lets_nobody_else_truncate_it() {
     }
 }
 
+#[test]
+fn the_kernel_does_not_move_a_directory_on_the_way_that_another_client_has_moved() {
+    chaosfs::require_fuse!();
+    let two = Two::new(Knobs::strict());
+    fs::create_dir(two.a.join("x")).unwrap();
+    fs::create_dir(two.a.join("y")).unwrap();
+    assert!(fs::metadata(two.b.join("x")).unwrap().is_dir());
+    fs::rename(two.a.join("x"), two.a.join("y/x")).unwrap();
+    let rename = || fs::rename(two.b.join("y/x"), two.b.join("z"));
+    assert_eq!(errno(rename()), libc::ESTALE);
+    // Any other look at it brings the kernel's tree up to date.
+    assert!(fs::metadata(two.b.join("y/x")).unwrap().is_dir());
+    rename().unwrap();
+}
+
 /// `truncate(path, 0)`.
 #[allow(unsafe_code, reason = "neither the standard library nor rustix has it")]
-fn rustix_truncate(path: &std::path::Path) -> Result<i64, i32> {
+fn truncate_path(path: &std::path::Path) -> Result<i64, i32> {
     let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
     // SAFETY: a string that outlives the call.
     crate::ops::done(unsafe { libc::truncate(path.as_ptr(), 0) })
