@@ -22,5 +22,6 @@ mod programs;
 mod races;
 mod review;
 mod rules;
+mod stress;
 mod support;
 mod tidy;
