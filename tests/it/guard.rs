@@ -33,7 +33,8 @@ fn goes_away<T>(m: Mount, end: impl FnOnce(Mount) -> T) -> T {
     let path = m.path().to_owned();
     let started = Instant::now();
     let result = end(m);
-    assert!(started.elapsed() < Duration::from_secs(3), "took {:?}", started.elapsed());
+    // The patience; what is asked for here takes milliseconds on a machine that has time.
+    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
     assert!(!is_mounted(&path));
     assert!(!path.exists(), "the mountpoint that was made for it is left");
     result
