@@ -439,12 +439,14 @@ impl Filesystem for Adapter {
     fn flush(&self, req: &Request, ino: INodeNo, _fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
         let (id, closer) = (object(ino), lock_owner.0);
         let work = move |engine: &Engine, who: &_| engine.flush(who, id, closer);
+        let go = move |core: &Arc<Core>, who: &_, reply| core.run(who, Op::Flush, reply, work, send_ok);
         let who = self.0.caller(req);
-        if !self.0.is_armed() || self.0.engine.wrote(&who, id, closer) {
-            self.0.serve(req, (Op::Flush, Place::Object(id)), reply, work, send_ok);
+        // No rule is meant for a close that has nothing to flush, such as every child process makes.
+        let wrote = || self.0.quietly(Op::Flush, |engine| engine.wrote(&who, id, closer)) == Some(true);
+        if self.0.is_armed() && wrote() {
+            self.0.admit(who, (Op::Flush, Place::Object(id)), reply, go);
         } else {
-            // No rule is meant for a close that has nothing to flush, such as every child process makes.
-            self.0.run(&who, Op::Flush, reply, work, send_ok);
+            go(&self.0, &who, reply);
         }
     }
 

@@ -143,7 +143,9 @@ impl Core {
         go: impl FnOnce(&Arc<Core>, &Caller, R) + Send + 'static,
     ) {
         if self.is_armed() {
-            match self.engine.admit(&who, op, place) {
+            // Nothing that may panic runs outside of a guard: it would end the session.
+            let admission = self.quietly(op, |engine| engine.admit(&who, op, place));
+            match admission.unwrap_or(Admission::Fail(Errno::EIO)) {
                 Admission::Pass => {}
                 Admission::Fail(e) => return reply.fail(e),
                 Admission::Panic => {

@@ -6,12 +6,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
 
 use chaosfs::{Backing, Knobs, Options};
 
 use crate::ops::locks::{Api, flock, get, set};
 use crate::ops::{LIMIT, Twin, alone, read_write};
+use crate::support::in_call;
 
 const READ: i16 = libc::F_RDLCK as i16;
 const WRITE: i16 = libc::F_WRLCK as i16;
@@ -130,13 +130,16 @@ fn waits_until(d: &Path, let_go: impl FnOnce(File) + Send) -> (bool, Result<(), 
     set(&held, Api::Ofd, WRITE, 0, 0).unwrap();
     let path = d.join("f");
     let (tx, rx) = mpsc::channel();
+    let (tell, told) = mpsc::channel();
     std::thread::scope(|s| {
         s.spawn(move || {
             let file = read_write(&path);
+            tell.send(rustix::thread::gettid()).unwrap();
             tx.send(set(&file, Api::OfdWait, WRITE, 0, 10)).unwrap();
         });
-        // It does not come as long as the lock is held; the moment is for it to have been asked for.
-        let early = rx.recv_timeout(Duration::from_millis(30)).is_ok();
+        // It has been asked for, and does not come as long as the lock is held.
+        in_call(told.recv().unwrap(), libc::SYS_fcntl);
+        let early = rx.try_recv().is_ok();
         let_go(held);
         (early, rx.recv_timeout(LIMIT).unwrap())
     })

@@ -13,16 +13,12 @@ use chaosfs::{Backing, Clock, Deed, Errno, Fault, Knobs, Mount, Op, Options};
 use crate::ops::locks::flock;
 use crate::ops::{as_nobody, chmod, is_root};
 use crate::support::{
-    NFS, Two, append, edit, errno, eventually, list, ms, put, reread, secs, write, write_at,
+    NFS, Two, append, edit, errno, eventually, in_call, list, ms, put, reread, secs, write, write_at,
 };
 
 /// Waits until `thread` is in `flock`, and the request of that is served.
 fn waits_in_flock(thread: rustix::process::Pid, backing: &Backing) {
-    let call = format!("/proc/self/task/{}/syscall", thread.as_raw_nonzero());
-    let number = format!("{} ", libc::SYS_flock);
-    eventually("the thread waits for the lock", || {
-        fs::read_to_string(&call).is_ok_and(|c| c.starts_with(&number))
-    });
+    in_call(thread, libc::SYS_flock);
     // Whoever is asked for the history has served everything before.
     drop(backing.history());
 }

@@ -202,3 +202,12 @@ pub(crate) fn write_at(file: &File, at: u64, text: &str) {
 pub(crate) fn write(mut file: &File, text: &str) {
     assert_eq!(file.write(text.as_bytes()).unwrap(), text.len());
 }
+
+/// Waits until `thread` of this process is in the system call `number`.
+pub(crate) fn in_call(thread: rustix::process::Pid, number: i64) {
+    let call = format!("/proc/self/task/{}/syscall", thread.as_raw_nonzero());
+    let number = format!("{number} ");
+    eventually("the thread is in its system call", || {
+        fs::read_to_string(&call).is_ok_and(|c| c.starts_with(&number))
+    });
+}
