@@ -44,6 +44,7 @@ fn set(options: Options, flag: &str, value: &str) -> Option<Options> {
         ("--drop-prob", _) => options.drop_prob(value.parse().ok()?),
         ("--seed", _) => options.seed(value.parse().ok()?),
         ("--client-id", _) => options.client_id(value),
+        ("--exact", "yes" | "no") => options.exact(value == "yes"),
         _ => return None,
     })
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use crate::host::{preflight, sweep};
 use crate::model::fault::Fault;
 use crate::model::ids::ClientId;
 use crate::model::knobs::Knobs;
-use crate::options::{Options, seed_from_env};
+use crate::options::{Options, exact_from_env, seed_from_env};
 
 /// A mounted client of a backing directory: a guard. The mount is usable as long as the guard lives and is taken away when
 /// it drops, within its patience, whoever still uses it.
@@ -49,7 +50,7 @@ struct Live {
 
 impl Mount {
     pub(crate) fn new(backing: Backing, options: Options) -> Result<Mount> {
-        let Options { knobs, client_id, seed, at, patience, park_limit, allow_other } = options;
+        let Options { knobs, client_id, seed, at, patience, park_limit, allow_other, exact } = options;
         knobs.validate()?;
         if client_id.as_deref() == Some("") {
             let expected = "give a name that is not empty, or none";
@@ -59,6 +60,7 @@ impl Mount {
             Some(seed) => seed,
             None => process_seed(),
         };
+        let exact = exact.map_or_else(exact_from_env, Ok)?;
         preflight::check_fuse()?;
         let (mountpoint, made) = if let Some(at) = at {
             (preflight::check_mountpoint(&at, backing.path())?, None)
@@ -87,11 +89,25 @@ impl Mount {
                     shared.drain(client);
                 }
             });
-            let core = Core { engine, clock, client, armed, park_limit, drain, panicked: Mutex::new(None) };
-            let core = Arc::new(core);
+            let core = Arc::new(Core {
+                engine,
+                clock,
+                client,
+                armed,
+                lane: !exact,
+                tells: AtomicBool::new(false),
+                park_limit,
+                drain,
+                panicked: Mutex::new(None),
+            });
             match serve(Adapter(core.clone()), spec) {
                 Ok(serving) => {
                     shared.mounted(client, serving.mountpoint().to_owned());
+                    if core.tells.load(Ordering::Acquire)
+                        && let Some(kernel) = serving.kernel()
+                    {
+                        core.engine.offer_lane(client, kernel);
+                    }
                     Ok((Home::new(core), name.to_string(), serving))
                 }
                 Err(e) => {

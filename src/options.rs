@@ -33,6 +33,7 @@ pub struct Options {
     pub(crate) patience: Duration,
     pub(crate) park_limit: Duration,
     pub(crate) allow_other: Option<bool>,
+    pub(crate) exact: Option<bool>,
 }
 
 impl Default for Options {
@@ -63,6 +64,7 @@ impl Options {
             patience: Duration::from_secs(5),
             park_limit: Duration::from_secs(10),
             allow_other: None,
+            exact: None,
         }
     }
 
@@ -172,6 +174,21 @@ impl Options {
         self
     }
 
+    /// Whether every look of a program reaches chaosfs. Default: yes, unless `CHAOSFS_EXACT` says 0.
+    ///
+    /// `exact(false)` opens the fast lanes: while this client is alone on its backing, delays nothing
+    /// ([`Knobs::strict`](crate::Knobs::strict)) and no fault is in force, the kernel answers repeated look-ups, `stat`s
+    /// and reads by itself, at the speed of any local file system. Programs cannot tell the difference; a second client, a
+    /// fault or a turned knob takes back what the kernel knows before it takes effect. There is one price and one promise
+    /// to give: looks that the kernel answered are not in the history, and nobody changes the backing directory behind the
+    /// mount (who does is noticed within a second or so). A file that was open for reading before a fault was put in force
+    /// is read in whole pages, and ahead, as far as the fault is concerned. Needs Linux 6.16; ignored before.
+    #[must_use]
+    pub fn exact(mut self, on: bool) -> Self {
+        self.exact = Some(on);
+        self
+    }
+
     /// Mounts the directory `backing`.
     ///
     /// # Errors
@@ -205,6 +222,16 @@ fn bad(name: &str, value: &str, expected: &'static str) -> Error {
 /// `CHAOSFS_SEED`.
 pub(crate) fn seed_from_env() -> Result<Option<u64>> {
     env("CHAOSFS_SEED", "give a whole number from 0 to 18446744073709551615")
+}
+
+/// `CHAOSFS_EXACT`.
+pub(crate) fn exact_from_env() -> Result<bool> {
+    const EXPECTED: &str = "set it to 0 (the kernel answers where that makes no difference) or to 1";
+    match env::<u8>("CHAOSFS_EXACT", EXPECTED)? {
+        None | Some(1) => Ok(true),
+        Some(0) => Ok(false),
+        Some(other) => Err(bad("CHAOSFS_EXACT", &other.to_string(), EXPECTED)),
+    }
 }
 
 /// `CHAOSFS_KEEP`: temporary backing directories stay for a look at them.

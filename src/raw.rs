@@ -87,6 +87,21 @@ pub(crate) fn swap_out(number: RawFd, stand_in: &OwnedFd) -> io::Result<OwnedFd>
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(moved) }
 }
 
+/// Tells the kernel on the other side of an open `/dev/fuse` to believe no name that it was given until now
+/// (`FUSE_NOTIFY_INC_EPOCH`, which fuser 0.18 lacks).
+///
+/// The caller keeps whatever owns `number` alive across the call.
+#[allow(unsafe_code)]
+pub(crate) fn forget_names(number: RawFd) -> io::Result<()> {
+    const LENGTH: u32 = 16;
+    const INC_EPOCH: u32 = 8;
+    // The header of a message that answers nothing: length, code, and no request.
+    let message = [LENGTH, INC_EPOCH, 0, 0];
+    // SAFETY: the pointer and the length are those of one array; `number` is open by the contract above.
+    let done = unsafe { libc::write(number, message.as_ptr().cast(), LENGTH as usize) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Makes the calling thread touch files as `uid`, and nobody else: for the kernel this is a property of a thread.
 #[allow(unsafe_code)]
 pub(crate) fn set_fs_uid(uid: u32) {

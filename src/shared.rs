@@ -17,6 +17,7 @@ use crate::clock::{Clock, Due};
 use crate::engine::{Calendar, Engine, Limits};
 use crate::error::{BackingProblem, Error, Result};
 use crate::host::descriptors;
+use crate::host::mounting;
 use crate::host::server::{self, Home};
 use crate::model::ids::ClientId;
 use crate::model::time::Time;
@@ -83,8 +84,7 @@ impl Shared {
     pub(crate) fn drain(&self, client: ClientId) {
         let mountpoint = self.mounts.lock().get(&client).cloned();
         if let Some(mountpoint) = mountpoint {
-            // Requests of one mount are served in order, and this one is answered always.
-            let _ = rustix::fs::statfs(&mountpoint);
+            mounting::round_trip(mountpoint);
         }
     }
 

@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 
 use super::disk::{self, Result, SetTime, Target};
 use super::handles::Handle;
-use super::{Caller, Engine, State, Touched};
+use super::lanes::Keep;
+use super::{Caller, Engine, Entry, State, Touched};
 use crate::model::attr::Attr;
 use crate::model::history::Why;
 use crate::model::ids::ObjectId;
@@ -39,9 +40,12 @@ pub(crate) struct Space {
 }
 
 impl Engine {
-    /// `stat` of an object that the client has looked up.
-    pub(crate) fn getattr(&self, who: &Caller, object: ObjectId) -> Result<Attr> {
+    /// `stat` of an object that the client has looked up, perhaps by a handle.
+    pub(crate) fn getattr(&self, who: &Caller, object: ObjectId, handle: Option<Handle>) -> Result<Entry> {
         let mut st = self.lock();
+        if handle.is_some_and(|handle| st.reads_late(who, handle)) {
+            st.drop_pages(who, object);
+        }
         let (seen, why, version) =
             if st.world.is_plain(who.client, object) && st.object(object).is_ok_and(|o| o.dead.is_none()) {
                 (st.truth(object), Why::Truth, None)
@@ -51,14 +55,18 @@ impl Engine {
                     Err(e) => (Err(e), Why::Truth, None),
                 }
             };
-        st.note_seen(who, Op::Getattr, object, why, version, seen)
+        let seen = st.note_seen(who, Op::Getattr, object, why, version, seen);
+        seen.map(|attr| st.entry(who, object, attr))
     }
 
-    pub(crate) fn setattr(&self, who: &Caller, object: ObjectId, set: &SetAttr) -> Result<Attr> {
+    pub(crate) fn setattr(&self, who: &Caller, object: ObjectId, set: &SetAttr) -> Result<Entry> {
         let mut st = self.lock();
         let op = if set.size.is_some() { Op::Truncate } else { Op::Setattr };
         let done = self.setattr_inner(&mut st, who, object, set);
-        st.note(who, op, object, Why::Truth, done)
+        if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() {
+            st.rights_changed(object, done.is_ok());
+        }
+        st.note(who, op, object, Why::Truth, done).map(|attr| st.entry(who, object, attr))
     }
 
     fn setattr_inner(&self, st: &mut State, who: &Caller, object: ObjectId, set: &SetAttr) -> Result<Attr> {
@@ -163,13 +171,14 @@ impl Engine {
         flags: i32,
     ) -> Result<()> {
         let mut st = self.lock();
-        let done = self.change_xattr(&mut st, who, object, |fd| disk::set_xattr(fd, name, value, flags));
+        let done =
+            self.change_xattr(&mut st, who, object, name, |fd| disk::set_xattr(fd, name, value, flags));
         st.note(who, Op::Setxattr, object, Why::Truth, done)
     }
 
     pub(crate) fn remove_xattr(&self, who: &Caller, object: ObjectId, name: &OsStr) -> Result<()> {
         let mut st = self.lock();
-        let done = self.change_xattr(&mut st, who, object, |fd| disk::remove_xattr(fd, name));
+        let done = self.change_xattr(&mut st, who, object, name, |fd| disk::remove_xattr(fd, name));
         st.note(who, Op::Removexattr, object, Why::Truth, done)
     }
 
@@ -178,6 +187,7 @@ impl Engine {
         st: &mut State,
         who: &Caller,
         object: ObjectId,
+        name: &OsStr,
         change: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
         let fd = st.stand(object)?;
@@ -187,6 +197,15 @@ impl Engine {
             self.touch(st, who, object, Target::Fd(fd.as_fd()), Touched::Attributes);
             Ok(())
         })?;
+        if name.as_encoded_bytes().starts_with(b"system.posix_acl") {
+            st.rights_changed(object, false);
+        }
         Ok(())
+    }
+}
+
+impl State {
+    fn entry(&self, who: &Caller, object: ObjectId, attr: Attr) -> Entry {
+        Entry { object, attr, keep: Keep { name: false, attr: self.keeps_attr(who, object, &attr) } }
     }
 }

@@ -387,6 +387,13 @@ pub(crate) fn get_xattr(object: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<u8>>
     Ok(value)
 }
 
+/// Whether an access control list says more than the permission bits do. If that cannot be told, it may.
+pub(crate) fn has_acl(object: BorrowedFd<'_>) -> bool {
+    use rustix::io::Errno as E;
+    let found = fs::getxattr(proc_path(object), "system.posix_acl_access", &mut [0_u8; 0][..]);
+    !matches!(found, Err(E::NODATA | E::OPNOTSUPP))
+}
+
 pub(crate) fn list_xattr(object: BorrowedFd<'_>) -> Result<Vec<u8>> {
     let mut names = vec![0; XATTR_MAX];
     let n = fs::listxattr(proc_path(object), &mut names[..])?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::disk::{self, Access, Opening, Result, Target};
 use super::identity::as_server;
+use super::lanes::Pages;
 use super::objects::{OpenFile, OpenFlags};
 use super::past::Binding;
 use super::{Caller, Engine, Entry, Errno, State, Touched};
@@ -28,12 +29,13 @@ impl Engine {
         object: ObjectId,
         flags: OpenFlags,
         truncate: bool,
-    ) -> Result<Handle> {
+    ) -> Result<(Handle, Pages)> {
         let mut st = self.lock();
         let (opened, why) = match self.open_seen(&mut st, who, object, flags, truncate) {
             Ok((handle, why)) => (Ok(handle), why),
             Err(e) => (Err(e), Why::Truth),
         };
+        let opened = opened.map(|handle| (handle, st.pages_of(who, handle)));
         st.note(who, Op::Open, object, why, opened)
     }
 
@@ -59,7 +61,8 @@ impl Engine {
                 }
             };
         }
-        let file = self.open_disk(st, who, object, flags)?;
+        let mut file = self.open_disk(st, who, object, flags)?;
+        file.pages = st.opens_pages(who, object, flags);
         let handle = st.keep(who, file);
         if truncate && let Err(e) = self.resize(st, who, object, 0, Some(handle)) {
             st.let_go(who, handle);
@@ -81,14 +84,14 @@ impl Engine {
         id: ObjectId,
         flags: OpenFlags,
     ) -> Result<OpenFile> {
-        let how = self.opening(flags);
+        let (how, pages) = (self.opening(flags), Pages::Direct);
         let object = st.object(id)?;
         let key = object.key;
         if flags.execute {
             let stand = st.stand(id)?;
             disk::access(stand.as_fd(), EXECUTE)?;
             let (fd, access) = as_server(|| disk::reopen(stand.as_fd(), how))?;
-            return Ok(OpenFile { client: who.client, object: id, fd, access, flags });
+            return Ok(OpenFile { client: who.client, object: id, fd, access, flags, pages });
         }
         let opened = if let Some(open) = object.open.first() {
             disk::reopen(open.fd.as_fd(), how)
@@ -111,7 +114,7 @@ impl Engine {
         if flags.read && access == Access::Write {
             return Err(Errno::EACCES);
         }
-        Ok(OpenFile { client: who.client, object: id, fd, access, flags })
+        Ok(OpenFile { client: who.client, object: id, fd, access, flags, pages })
     }
 
     /// `open` with `O_CREAT` of a name that the client does not see. R1: the truth decides whether it is new.
@@ -161,10 +164,11 @@ impl Engine {
         if self.calendar.decides {
             attr = disk::stat_fd(&fd)?.attr;
         }
-        let file = OpenFile { client: who.client, object: id, fd, access: Access::ReadWrite, flags };
+        let access = Access::ReadWrite;
+        let file = OpenFile { client: who.client, object: id, fd, access, flags, pages: Pages::Direct };
         let handle = st.keep(who, file);
         let entry = self.shown(st, who, id, (dir, name), Some(attr))?;
-        Ok((entry, handle))
+        Ok((st.bound(who, dir, entry), handle))
     }
 
     #[allow(clippy::too_many_arguments)] // the arguments of `open(2)`
@@ -239,7 +243,14 @@ impl State {
                 self.client(who.client).writers.remove(&file.object);
             }
         }
+        if file.pages != Pages::Direct {
+            self.closes_pages(who.client, file.object);
+        }
         self.unused(file.object);
+    }
+
+    fn pages_of(&self, who: &Caller, handle: Handle) -> Pages {
+        self.file(who, handle).map_or(Pages::Direct, |file| file.pages)
     }
 
     pub(super) fn file(&self, who: &Caller, handle: Handle) -> Result<Arc<OpenFile>> {

@@ -13,6 +13,7 @@ mod explain;
 mod flush;
 mod handles;
 mod identity;
+mod lanes;
 mod listing;
 mod locks;
 mod names;
@@ -43,6 +44,7 @@ pub(crate) use data::WriteHow;
 pub(crate) use disk::{Result, SetTime};
 pub(crate) use handles::Handle;
 pub(crate) use identity::{as_caller, with_umask};
+pub(crate) use lanes::{Forget, Keep, Kernel, Pages};
 pub(crate) use locks::{Lock, LockKind, LockOutcome, LockReply};
 pub(crate) use objects::OpenFlags;
 pub(crate) use parking::{Ticket, Wake};
@@ -70,6 +72,7 @@ pub(crate) struct Caller {
 pub(crate) struct Entry {
     pub(crate) object: ObjectId,
     pub(crate) attr: Attr,
+    pub(crate) keep: Keep,
 }
 
 /// How points on the clock become the times of files.
@@ -122,6 +125,7 @@ struct Client {
     armed: service::Armed,
     /// For keyed draws: the how-manieth operation of its kind on its path this is.
     drawn: Map<u64, u64>,
+    lane: lanes::Lane,
 }
 
 /// What one client's kernel knows of an object.
@@ -145,12 +149,14 @@ struct State {
     /// Directory paths as events show them; emptied when a directory is renamed.
     paths: Map<ObjectId, Arc<[u8]>>,
     collapsed: u64,
+    queue: lanes::Queue,
 }
 
 /// One backing directory and everything that its clients see of it.
 pub(crate) struct Engine {
     state: Mutex<State>,
     parking: Parking,
+    lanes: Arc<lanes::Progress>,
     calendar: Calendar,
     path: PathBuf,
     /// Called with the time at which something becomes due, whenever that is earlier than what was due before.
@@ -184,8 +190,10 @@ impl Engine {
             retained: removal::Retained::default(),
             paths: Map::default(),
             collapsed: 0,
+            queue: lanes::Queue::default(),
         };
         Ok(Engine {
+            lanes: state.queue.progress(),
             state: Mutex::new(state),
             parking: Parking::default(),
             calendar,

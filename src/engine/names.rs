@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::disk::{self, Result, Stat, Target};
 use super::identity::as_server;
+use super::lanes::Keep;
 use super::past::Binding;
 use super::{Caller, Engine, Entry, Errno, LookedUp, State, Touched};
 use crate::model::Sight;
@@ -22,8 +23,8 @@ const WHITEOUT: u32 = 4;
 impl Engine {
     // ---- looking -------------------------------------------------------------------------------------------------
 
-    /// R5, R2: the object that the client sees at a name.
-    pub(crate) fn lookup(&self, who: &Caller, dir: ObjectId, name: &Name) -> Result<Entry> {
+    /// R5, R2: the object that the client sees at a name. None when it sees none and its kernel may go on believing that.
+    pub(crate) fn lookup(&self, who: &Caller, dir: ObjectId, name: &Name) -> Result<Option<Entry>> {
         let mut st = self.lock();
         let (why, found) = match st.world.name(who.client, dir, name, who.now) {
             Sight::Cached(None, age) => (Why::Cached(age), Err(Errno::ENOENT)),
@@ -45,7 +46,16 @@ impl Engine {
         let found_dir =
             found.ok().filter(|entry| entry.attr.kind == Kind::Directory).map(|entry| entry.object);
         st.walk(who, dir, name, found_dir);
-        st.note_name(who, Op::Lookup, dir, name, why, found)
+        match st.note_name(who, Op::Lookup, dir, name, why, found) {
+            Ok(entry) => {
+                // Of an object with several names the kernel tells which one it came by each time.
+                let one_name = entry.attr.kind == Kind::Directory || entry.attr.nlink <= 1;
+                let name = one_name && why == Why::Truth && st.keeps_name(who, dir);
+                Ok(Some(Entry { keep: Keep { name, ..entry.keep }, ..entry }))
+            }
+            Err(Errno::ENOENT) if why == Why::Truth && st.keeps_name(who, dir) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn lookup_truth(&self, st: &mut State, who: &Caller, dir: ObjectId, name: &Name) -> Result<Entry> {
@@ -85,7 +95,8 @@ impl Engine {
         } else if known.at.0 != dir || known.at.1 != *name {
             known.at = (dir, name.clone());
         }
-        Ok(Entry { object, attr })
+        let keep = Keep { name: false, attr: st.keeps_attr(who, object, &attr) };
+        Ok(Entry { object, attr, keep })
     }
 
     /// The kernel has forgotten `count` look-ups of an object.
@@ -101,6 +112,7 @@ impl Engine {
         if let Some(object) = st.objects.get_mut(object) {
             object.refs -= 1;
         }
+        st.forget_lane(who.client, object);
         st.unused(object);
         let State { objects, world, .. } = &mut *st;
         for gone in objects.sweep(|id| world.remembers(id)) {
@@ -158,7 +170,8 @@ impl Engine {
             Ok(vec![Binding { dir, name: name.clone(), before: None, after: Some(id) }])
         })?;
         let (id, stat) = made.ok_or(Errno::EIO)?;
-        self.shown(st, who, id, (dir, name), Some(stat.attr))
+        let entry = self.shown(st, who, id, (dir, name), Some(stat.attr))?;
+        Ok(st.bound(who, dir, entry))
     }
 
     pub(crate) fn mkdir(&self, who: &Caller, dir: ObjectId, name: &Name, mode: u32) -> Result<Entry> {

@@ -12,6 +12,7 @@ use crate::model::ids::{ClientId, Name, ObjectId, Version};
 use crate::model::time::Time;
 
 use super::disk::{Access, Key, Stat};
+use super::lanes::Pages;
 
 /// An open file of the backing, shared by everyone who needs its descriptor.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct OpenFile {
     /// What the descriptor can do, which may be more than the program asked for.
     pub(crate) access: Access,
     pub(crate) flags: OpenFlags,
+    /// What the kernel does with the bytes that it reads through this.
+    pub(crate) pages: Pages,
 }
 
 /// What the program asked for.

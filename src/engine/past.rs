@@ -125,6 +125,9 @@ impl State {
         let before = self.before(who, object, visible, overwrites);
         let done = attempt(self)?;
         let version = self.after(who, object, visible, before);
+        if overwrites.is_some() {
+            self.bytes_changed(object);
+        }
         Ok((done, version))
     }
 

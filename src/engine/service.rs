@@ -85,9 +85,14 @@ impl Engine {
             rules: Vec::new(),
             armed: armed.clone(),
             drawn: Map::default(),
+            lane: super::lanes::Lane::default(),
         };
         st.clients.insert(id, client);
         st.world.join(id, knobs);
+        st.relane();
+        drop(st);
+        // From now on there is someone else who changes things.
+        self.catch_up();
         Some((id, name, armed))
     }
 
@@ -112,6 +117,7 @@ impl Engine {
         }
         st.clients.remove(&client);
         st.world.leave(client);
+        st.relane();
         drop(st);
         self.parking.forget(client);
         granted.into_iter().for_each(|reply| reply(Ok(())));
@@ -137,6 +143,8 @@ impl Engine {
         let mut st = self.lock();
         st.world.set_knobs(client, knobs);
         st.rearm(client);
+        drop(st);
+        self.catch_up();
     }
 
     pub(crate) fn clients(&self) -> Vec<ClientReport> {
@@ -155,6 +163,8 @@ impl Engine {
             client.rules.push(rule);
         }
         st.rearm(client);
+        drop(st);
+        self.catch_up();
     }
 
     /// Takes a rule out of force and lets go what it holds.
@@ -272,7 +282,10 @@ impl Engine {
             let mut st = self.lock();
             let Some((at, client, object)) = st.world.due(until) else {
                 st.release_retained(until);
-                return st.world.due(Time::NEVER).map(|(at, ..)| at);
+                let next = st.world.due(Time::NEVER).map(|(at, ..)| at);
+                drop(st);
+                self.catch_up();
+                return next;
             };
             let who = Caller { client, uid: 0, gid: 0, pid: 0, now: at };
             self.write_back_now(&mut st, &who, object);
@@ -291,7 +304,10 @@ impl Engine {
             let who = Caller { client, uid: 0, gid: 0, pid: 0, now };
             self.write_back_now(&mut st, &who, object);
         }
-        st.world.settled_at(now)
+        let settled = st.world.settled_at(now);
+        drop(st);
+        self.catch_up();
+        settled
     }
 
     /// Lets go of every past that has ended.
@@ -335,6 +351,7 @@ impl State {
             let armed = !c.rules.is_empty() || self.world.knobs(client).drop_prob > 0.0;
             c.armed.store(armed, Ordering::Release);
         }
+        self.relane();
     }
 
     /// Whether chance drops this operation: by seed, client, operation, path, and how often that has been asked.

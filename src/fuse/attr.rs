@@ -9,9 +9,6 @@ use crate::errno::Errno;
 use crate::model::attr::{Attr, Kind, Stamp};
 use crate::model::ids::ObjectId;
 
-/// How long the kernel may believe a name or attributes: not at all, since every answer depends on when it is asked.
-pub(super) const TTL: Duration = Duration::ZERO;
-
 pub(super) fn file_type(kind: Kind) -> FileType {
     match kind {
         Kind::File => FileType::RegularFile,

@@ -2,6 +2,7 @@
 //! decides nothing; what a client sees is the engine's business, threads and mounts are `host`'s.
 
 mod attr;
+mod send;
 mod serve;
 pub(crate) mod session;
 
@@ -10,6 +11,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use fuser::{
@@ -21,18 +23,20 @@ use fuser::{
 };
 
 use crate::engine::with_umask;
-use crate::engine::{Caller, Engine, Entry, Handle, Lock, LockKind, LockOutcome, Place, SetAttr};
+use crate::engine::{Engine, Entry, Handle, Lock, LockKind, Pages, Place, SetAttr};
 use crate::errno::Errno;
-use crate::host::server;
-use crate::model::attr::Attr;
 use crate::model::ids::{Name, ObjectId};
 use crate::model::op::Op;
 
-use attr::{TTL, errno, file_attr, file_type, open_flags, set_time};
+use attr::{errno, file_attr, file_type, open_flags, set_time};
+use send::{opened, send_attr, send_entry, send_found, send_ok, send_xattr, ttl};
 pub(crate) use serve::Core;
+use serve::take_lock;
 
 /// The largest single write that the kernel sends.
 const MAX_WRITE: u32 = 1 << 20;
+/// The first kernel (6.16) that can be told to forget all names at once; before, every look comes to us.
+const LANES_SINCE: (u32, u32) = (7, 44);
 /// How many requests that nobody waits for may be under way; the kernel's default of 16 delays closes.
 const MAX_BACKGROUND: u16 = 256;
 
@@ -53,68 +57,6 @@ fn handle(fh: FileHandle) -> Handle {
     Handle(fh.0)
 }
 
-fn send_entry(reply: ReplyEntry, entry: Entry) {
-    reply.entry(&TTL, &file_attr(entry.object, &entry.attr), Generation(0));
-}
-
-fn send_attr(object: ObjectId) -> impl FnOnce(ReplyAttr, Attr) + Send {
-    move |reply, attr| reply.attr(&TTL, &file_attr(object, &attr))
-}
-
-fn send_ok(reply: ReplyEmpty, (): ()) {
-    reply.ok();
-}
-
-/// Every read and write comes to us: the kernel keeps no pages, except of mappings. One write that hangs does not hold up
-/// other writes of the file.
-const OPENED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES);
-
-/// An extended attribute, or first its size.
-fn send_xattr(size: u32) -> impl FnOnce(ReplyXattr, Vec<u8>) + Send {
-    move |reply, value| match size {
-        0 => reply.size(value.len() as u32),
-        room if (room as usize) < value.len() => reply.error(errno(Errno::ERANGE)),
-        _ => reply.data(&value),
-    }
-}
-
-/// Takes a lock for a program: at once, after a wait if it wants to wait, or not at all.
-fn take_lock(
-    core: &Arc<Core>,
-    who: Caller,
-    file: (ObjectId, Handle),
-    owner: u64,
-    lock: Lock,
-    sleep: bool,
-    reply: ReplyEmpty,
-) {
-    let answer = Box::new(move |done| match done {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno(e)),
-    });
-    // fuser answers a reply that is dropped, in a panic, with EIO.
-    let asked = core.quietly(Op::Lock, |engine| engine.set_lock(&who, file, owner, lock, sleep, answer));
-    match asked.unwrap_or(LockOutcome::Done) {
-        LockOutcome::Done => {}
-        LockOutcome::Waiting(number) => core.watch_lock(file.0, number, who.pid),
-        LockOutcome::Busy(_, answer) if sleep => answer(Err(Errno::EAGAIN)),
-        LockOutcome::Busy(holder, answer) => {
-            // The holder may have closed the file already: the kernel tells of that in its own time. Before the request
-            // is refused, everything that its mount still has to tell is waited for, on another thread.
-            let core = core.clone();
-            server::start(move || {
-                (core.drain)(holder);
-                let again =
-                    core.quietly(Op::Lock, |engine| engine.set_lock(&who, file, owner, lock, false, answer));
-                if let Some(LockOutcome::Busy(_, answer)) = again {
-                    core.engine.lock_refused(&who, file.0);
-                    answer(Err(Errno::EAGAIN));
-                }
-            });
-        }
-    }
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // Asked for one by one: an older kernel that lacks one still gets the others.
@@ -132,6 +74,12 @@ impl Filesystem for Adapter {
         ] {
             let _ = config.add_capabilities(wanted);
         }
+        let abi = (config.kernel_abi().0, config.kernel_abi().1);
+        if self.0.lane && abi >= LANES_SINCE {
+            // A file that others have changed loses its pages when its attributes are next asked for.
+            let _ = config.add_capabilities(InitFlags::FUSE_AUTO_INVAL_DATA);
+            self.0.tells.store(true, Ordering::Release);
+        }
         let _ = config.set_max_background(MAX_BACKGROUND);
         let _ = config.set_max_write(MAX_WRITE);
         Ok(())
@@ -147,7 +95,7 @@ impl Filesystem for Adapter {
             (Op::Lookup, place),
             reply,
             move |engine, who| engine.lookup(who, dir, &name),
-            send_entry,
+            send_found,
         );
     }
 
@@ -253,10 +201,15 @@ impl Filesystem for Adapter {
 
     // ---- attributes ----------------------------------------------------------------------------------------------
 
-    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let id = object(ino);
-        let work = move |engine: &Engine, who: &_| engine.getattr(who, id);
-        self.0.serve(req, (Op::Getattr, Place::Object(id)), reply, work, send_attr(id));
+    fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        let (id, h) = (object(ino), fh.map(handle));
+        let work = move |engine: &Engine, who: &_| engine.getattr(who, id, h);
+        let who = self.0.caller(req);
+        if h.is_some_and(|h| self.0.quietly(Op::Getattr, |engine| engine.is_late(&who, h)) == Some(true)) {
+            // Most likely the kernel on its way to a `read`, for which no program has asked for attributes.
+            return self.0.run(&who, Op::Getattr, reply, work, send_attr);
+        }
+        self.0.serve(req, (Op::Getattr, Place::Object(id)), reply, work, send_attr);
     }
 
     fn setattr(
@@ -282,7 +235,7 @@ impl Filesystem for Adapter {
         let (atime, mtime) = (set_time(atime), set_time(mtime));
         let set = SetAttr { mode, uid, gid, size, atime, mtime, handle: fh.map(handle) };
         let work = move |engine: &Engine, who: &_| engine.setattr(who, id, &set);
-        self.0.serve(req, (op, Place::Object(id)), reply, work, send_attr(id));
+        self.0.serve(req, (op, Place::Object(id)), reply, work, send_attr);
     }
 
     fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -299,7 +252,7 @@ impl Filesystem for Adapter {
             );
         };
         // Never held back: other parts of chaosfs rely on its answer to know that everything before it was served.
-        self.0.run(&self.0.caller(req), Op::Statfs, reply, |engine, _| engine.statfs(), send);
+        self.0.run_now(&self.0.caller(req), Op::Statfs, reply, |engine, _| engine.statfs(), send);
     }
 
     fn access(&self, req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
@@ -347,7 +300,9 @@ impl Filesystem for Adapter {
         let (id, truncate) = (object(ino), flags.0 & libc::O_TRUNC != 0);
         let flags = open_flags(flags.0);
         let work = move |engine: &Engine, who: &_| engine.open_file(who, id, flags, truncate);
-        let send = |reply: ReplyOpen, h: Handle| reply.opened(FileHandle(h.0), OPENED);
+        let send = |reply: ReplyOpen, (h, pages): (Handle, Pages)| {
+            reply.opened(FileHandle(h.0), opened(pages));
+        };
         self.0.serve(req, (Op::Open, Place::Object(id)), reply, work, send);
     }
 
@@ -370,11 +325,11 @@ impl Filesystem for Adapter {
         };
         let send = |reply: ReplyCreate, (entry, h): (Entry, Handle)| {
             reply.created(
-                &TTL,
+                &ttl(entry.keep.attr && entry.keep.name),
                 &file_attr(entry.object, &entry.attr),
                 Generation(0),
                 FileHandle(h.0),
-                OPENED,
+                opened(Pages::Direct),
             );
         };
         self.0.serve(req, (Op::Create, place), reply, work, send);
@@ -401,7 +356,9 @@ impl Filesystem for Adapter {
             })
         };
         let send = |reply: ReplyData, n: usize| BUFFER.with_borrow(|buf| reply.data(&buf[..n]));
-        self.0.serve(req, (Op::Read, Place::Bytes(id, offset)), reply, work, send);
+        // Now: the buffer is this thread's.
+        let go = move |core: &Arc<Core>, who: &_, reply| core.run_now(who, Op::Read, reply, work, send);
+        self.0.admit(self.0.caller(req), (Op::Read, Place::Bytes(id, offset)), reply, go);
     }
 
     fn write(
@@ -419,20 +376,16 @@ impl Filesystem for Adapter {
         let (id, h) = (object(ino), handle(fh));
         let how = attr::write_how(write_flags, flags.0, lock_owner);
         let send = |reply: ReplyWrite, n: usize| reply.written(n as u32);
+        let (who, mapped) = (self.0.caller(req), write_flags.contains(WriteFlags::FUSE_WRITE_CACHE));
         if self.0.is_armed() {
             let data = data.to_vec();
             let work = move |engine: &Engine, who: &_| engine.write(who, (id, h), offset, &data, how);
-            self.0.serve(req, (Op::Write, Place::Bytes(id, offset)), reply, work, send);
+            let go = move |core: &Arc<Core>, who: &_, reply| core.run_write(who, mapped, reply, work, send);
+            self.0.admit(who, (Op::Write, Place::Bytes(id, offset)), reply, go);
         } else {
             // The bytes are the kernel's buffer: not copied where nothing can hold the operation back.
-            let who = self.0.caller(req);
-            self.0.run(
-                &who,
-                Op::Write,
-                reply,
-                |engine, who| engine.write(who, (id, h), offset, data, how),
-                send,
-            );
+            let work = |engine: &Engine, who: &_| engine.write(who, (id, h), offset, data, how);
+            self.0.run_write(&who, mapped, reply, work, send);
         }
     }
 

@@ -1,17 +1,19 @@
 //! How one request is served: admitted, executed, answered exactly once, whatever happens on the way.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use fuser::Request;
+use fuser::{ReplyEmpty, Request};
 use parking_lot::Mutex;
 
 use super::attr;
 use crate::clock::Clock;
 use crate::engine::as_caller;
-use crate::engine::{Admission, Armed, Caller, Engine, LockReply, Place, Result, Ticket, Wake};
+use crate::engine::{
+    Admission, Armed, Caller, Engine, Handle, Lock, LockOutcome, LockReply, Place, Result, Ticket, Wake,
+};
 use crate::errno::Errno;
 use crate::host::{server, signals};
 use crate::model::ids::{ClientId, ObjectId};
@@ -33,6 +35,10 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) client: ClientId,
     pub(crate) armed: Armed,
+    /// Whether its kernel may answer by itself where that makes no difference ...
+    pub(crate) lane: bool,
+    /// ... and can be told when that ends.
+    pub(crate) tells: AtomicBool,
     /// The longest that an operation is parked, in real time.
     pub(crate) park_limit: Duration,
     /// Makes sure that what the kernel still has to tell of another client's mount has been told.
@@ -87,8 +93,28 @@ impl Core {
         self.armed.load(Ordering::Acquire)
     }
 
-    /// Executes and answers at once.
-    pub(super) fn run<R: Answer, T>(
+    /// Executes and answers: at once, or when all kernels have been told what has changed for them.
+    pub(super) fn run<R: Answer, T: Send + 'static>(
+        &self,
+        who: &Caller,
+        op: Op,
+        reply: R,
+        work: impl FnOnce(&Engine, &Caller) -> Result<T>,
+        send: impl FnOnce(R, T) + Send + 'static,
+    ) {
+        let done = self.execute(who, op, work);
+        if !self.engine.is_behind() {
+            return answer(reply, done, send);
+        }
+        let engine = self.engine.clone();
+        server::start(move || {
+            engine.catch_up();
+            answer(reply, done, send);
+        });
+    }
+
+    /// Executes and answers at once: what those wait for who tell the kernel, or pages that it cannot forget meanwhile.
+    pub(super) fn run_now<R: Answer, T>(
         &self,
         who: &Caller,
         op: Op,
@@ -96,22 +122,52 @@ impl Core {
         work: impl FnOnce(&Engine, &Caller) -> Result<T>,
         send: impl FnOnce(R, T),
     ) {
-        let work = || as_caller(who.uid, who.gid, who.pid, || work(&self.engine, who));
-        match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(Ok(value)) => send(reply, value),
-            Ok(Err(e)) => reply.fail(e),
-            Err(panic) => {
-                // A handler that unwound past fuser would end the session and hang every later operation.
-                self.note_panic(op, panic.as_ref());
-                reply.fail(Errno::EIO);
-            }
+        answer(reply, self.execute(who, op, work), send);
+        self.catch_up_later();
+    }
+
+    /// Executes and answers a write, perhaps of a page of the kernel's.
+    pub(super) fn run_write(
+        &self,
+        who: &Caller,
+        out_of_pages: bool,
+        reply: fuser::ReplyWrite,
+        work: impl FnOnce(&Engine, &Caller) -> Result<usize>,
+        send: impl FnOnce(fuser::ReplyWrite, usize) + Send + 'static,
+    ) {
+        if out_of_pages {
+            self.run_now(who, Op::Write, reply, work, send);
+        } else {
+            self.run(who, Op::Write, reply, work, send);
         }
+    }
+
+    fn execute<T>(
+        &self,
+        who: &Caller,
+        op: Op,
+        work: impl FnOnce(&Engine, &Caller) -> Result<T>,
+    ) -> Result<T> {
+        let work = || as_caller(who.uid, who.gid, who.pid, || work(&self.engine, who));
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            // A handler that unwound past fuser would end the session and hang every later operation.
+            self.note_panic(op, panic.as_ref());
+            Err(Errno::EIO)
+        })
     }
 
     /// Does what has no answer, or answers in its own way.
     pub(super) fn quietly<T>(&self, op: Op, work: impl FnOnce(&Engine) -> T) -> Option<T> {
         let done = catch_unwind(AssertUnwindSafe(|| work(&self.engine)));
+        self.catch_up_later();
         done.map_err(|panic| self.note_panic(op, panic.as_ref())).ok()
+    }
+
+    fn catch_up_later(&self) {
+        if self.engine.is_behind() {
+            let engine = self.engine.clone();
+            server::start(move || engine.catch_up());
+        }
     }
 
     fn note_panic(&self, op: Op, panic: &(dyn std::any::Any + Send)) {
@@ -122,7 +178,7 @@ impl Core {
     }
 
     /// Admits the request, then executes and answers it: now, or when what it waits for lets it go.
-    pub(super) fn serve<R: Answer, T: 'static>(
+    pub(super) fn serve<R: Answer, T: Send + 'static>(
         self: &Arc<Self>,
         req: &Request,
         (op, place): (Op, Place<'_>),
@@ -182,6 +238,50 @@ impl Core {
     /// Answers a lock request that stands in a queue when its program is interrupted.
     pub(super) fn watch_lock(&self, object: ObjectId, number: u64, pid: u32) {
         watch_lock(Arc::downgrade(&self.engine), object, number, pid);
+    }
+}
+
+/// Takes a lock for a program: at once, after a wait if it wants to wait, or not at all.
+pub(super) fn take_lock(
+    core: &Arc<Core>,
+    who: Caller,
+    file: (ObjectId, Handle),
+    owner: u64,
+    lock: Lock,
+    sleep: bool,
+    reply: ReplyEmpty,
+) {
+    let answer = Box::new(move |done| match done {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.fail(e),
+    });
+    // fuser answers a reply that is dropped, in a panic, with EIO.
+    let asked = core.quietly(Op::Lock, |engine| engine.set_lock(&who, file, owner, lock, sleep, answer));
+    match asked.unwrap_or(LockOutcome::Done) {
+        LockOutcome::Done => {}
+        LockOutcome::Waiting(number) => core.watch_lock(file.0, number, who.pid),
+        LockOutcome::Busy(_, answer) if sleep => answer(Err(Errno::EAGAIN)),
+        LockOutcome::Busy(holder, answer) => {
+            // The holder may have closed the file already: the kernel tells of that in its own time. Before the request
+            // is refused, everything that its mount still has to tell is waited for, on another thread.
+            let core = core.clone();
+            server::start(move || {
+                (core.drain)(holder);
+                let again =
+                    core.quietly(Op::Lock, |engine| engine.set_lock(&who, file, owner, lock, false, answer));
+                if let Some(LockOutcome::Busy(_, answer)) = again {
+                    core.engine.lock_refused(&who, file.0);
+                    answer(Err(Errno::EAGAIN));
+                }
+            });
+        }
+    }
+}
+
+fn answer<R: Answer, T>(reply: R, done: Result<T>, send: impl FnOnce(R, T)) {
+    match done {
+        Ok(value) => send(reply, value),
+        Err(e) => reply.fail(e),
     }
 }
 

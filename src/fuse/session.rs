@@ -11,14 +11,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{Config, Filesystem, Notifier, Session, SessionACL};
+use fuser::{Config, Filesystem, INodeNo, Notifier, Session, SessionACL};
 use parking_lot::Mutex;
 
+use crate::engine::{Forget, Kernel};
 use crate::error::Error;
 use crate::host::mounting::{self, Attached, Mounted, Spec};
 use crate::host::server::{self, Home, Thread};
 use crate::host::sever::sever;
 use crate::host::{swap_out, sweep, unmount};
+use crate::raw;
 
 /// How long dropping a [`Serving`] may take.
 const PATIENCE_OF_DROP: Duration = Duration::from_secs(5);
@@ -84,6 +86,14 @@ struct Live {
 }
 
 impl Serving {
+    /// The kernel that it serves, which is going to keep pages.
+    pub(crate) fn kernel(&self) -> Option<Arc<dyn Kernel>> {
+        self.0.as_ref().map(|live| -> Arc<dyn Kernel> {
+            live.mounted.read_far_ahead();
+            Arc::new(Line(live.wire.clone()))
+        })
+    }
+
     /// Where it is mounted: absolute, without links.
     pub(crate) fn mountpoint(&self) -> &Path {
         self.0.as_ref().map_or(Path::new(""), |live| &live.mounted.path)
@@ -153,7 +163,32 @@ impl fmt::Debug for Wire {
     }
 }
 
+/// The way to the kernel, from any thread.
+struct Line(Home<Wire>);
+
+impl Kernel for Line {
+    fn drain(&self) {
+        mounting::round_trip(self.0.mounted.path.clone());
+    }
+
+    fn forget(&self, what: Forget) {
+        let wire = self.0.clone();
+        server::call(move || wire.forget(what));
+    }
+}
+
 impl Wire {
+    fn forget(&self, what: Forget) {
+        // A share of the descriptor, so that its number stays ours; the lock is not held while the kernel may have to ask.
+        let Some(notifier) = self.state.lock().notifier.clone() else { return };
+        // What it does not know it need not forget, and a mount that is gone knows nothing.
+        let _ = match what {
+            Forget::Names => raw::forget_names(self.number),
+            Forget::Attributes(id) => notifier.inval_inode(INodeNo(id.0), -1, 0),
+            Forget::Pages(id) => notifier.inval_inode(INodeNo(id.0), 0, 0),
+        };
+    }
+
     /// Ends the connection, though the mount may live on: whoever waits for an answer gets an error, and the session
     /// thread ends.
     ///

@@ -136,6 +136,13 @@ impl Mounted {
         self.st_dev
     }
 
+    /// Lets the kernel read as much ahead as one request can carry, where this user may say so: through its pages a file is
+    /// then read nearly as fast as past them.
+    pub(crate) fn read_far_ahead(&self) {
+        let (major, minor) = (rustix::fs::major(self.st_dev), rustix::fs::minor(self.st_dev));
+        let _ = std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), "1024");
+    }
+
     /// Where this mount can be unmounted, which is elsewhere once a directory above was renamed.
     pub(crate) fn whereabouts(&self) -> Whereabouts {
         if self.is_at(&self.path) {
@@ -177,6 +184,15 @@ pub(crate) enum Whereabouts {
     Covered,
     /// Unmounted, as far as this namespace goes.
     Gone,
+}
+
+/// Returns when the server of a mount has answered everything that its kernel had asked before. Requests of one mount are
+/// served in order, and this one is answered always.
+///
+/// Asked by a thread that shares nothing with the server: were the process killed now, it would wait for an answer that
+/// cannot come, and keep `/dev/fuse` open by waiting.
+pub(crate) fn round_trip(mountpoint: PathBuf) {
+    let _ = server::start_alone(move || rustix::fs::statfs(&mountpoint)).recv();
 }
 
 fn identify(path: &Path) -> io::Result<(MountId, u64)> {

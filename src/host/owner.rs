@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use super::signals;
+
 /// The process that serves a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Label {
@@ -26,6 +28,8 @@ pub(crate) enum Fate {
     Alive,
     /// It has ended and nobody has waited for it yet.
     Zombie,
+    /// The same, and what is left of it has been killed: it waits for something that may never come, such as its own mount.
+    Dying,
     /// There is no such process any more.
     Gone,
 }
@@ -59,6 +63,7 @@ impl Label {
         }
         match stat_of(self.pid) {
             Some((_, starttime)) if starttime != self.starttime => Fate::Gone,
+            Some((b'Z' | b'X', _)) if all_killed(self.pid) => Fate::Dying,
             Some((b'Z' | b'X', _)) => Fate::Zombie,
             Some(_) => Fate::Alive,
             // A `/proc` that hides other users' processes shows nothing either, so ask in another way as well.
@@ -68,6 +73,16 @@ impl Label {
             },
         }
     }
+}
+
+/// Whether every thread that is left of a process has been killed, and there is one.
+fn all_killed(pid: u32) -> bool {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let left: Vec<u32> = tasks
+        .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&tid| tid != pid)
+        .collect();
+    !left.is_empty() && left.into_iter().all(signals::killed)
 }
 
 /// The pid namespace of this process, which `/proc` numbers.

@@ -8,12 +8,24 @@ pub(crate) fn pending(tid: u32) -> bool {
     if tid == 0 {
         return false; // the kernel itself
     }
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else { return true };
+    let Some([own, shared, blocked, ignored]) = masks(tid) else { return true };
+    (own | shared) & !blocked & !ignored != 0
+}
+
+/// Whether the thread `tid` has been killed and is still there.
+pub(crate) fn killed(tid: u32) -> bool {
+    const SIGKILL: u64 = 1 << (9 - 1);
+    masks(tid).is_some_and(|[own, ..]| own & SIGKILL != 0)
+}
+
+/// The signals that are pending for a thread, pending for its process, blocked, and ignored.
+fn masks(tid: u32) -> Option<[u64; 4]> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     let mask = |field: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
     };
-    (mask("SigPnd") | mask("ShdPnd")) & !mask("SigBlk") & !mask("SigIgn") != 0
+    Some(["SigPnd", "ShdPnd", "SigBlk", "SigIgn"].map(mask))
 }
 
 #[cfg(test)]

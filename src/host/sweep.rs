@@ -53,15 +53,16 @@ fn is_dead(entry: &Entry) -> bool {
     if !is_topmost(entry) {
         return false;
     }
+    let fate = Label::parse(&entry.source).map(Label::fate);
     let me = rustix::process::geteuid();
     let owner =
         entry.options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse::<u32>().ok());
     if owner == Some(me.as_raw()) {
-        return preflight::is_dead(&entry.mountpoint);
+        return fate == Some(Fate::Dying) || preflight::is_dead(&entry.mountpoint);
     }
     // Even root gets no true answer from a user's mount. Its server is gone for good unless it is only a zombie, of which
     // some threads may be left.
-    me.is_root() && Label::parse(&entry.source).is_some_and(|label| label.fate() == Fate::Gone)
+    me.is_root() && matches!(fate, Some(Fate::Gone | Fate::Dying))
 }
 
 /// Whether the path leads to this mount now, and not to one that was mounted over it.

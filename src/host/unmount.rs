@@ -97,7 +97,9 @@ pub(crate) fn discard(mounted: &Mounted) {
 
 /// Takes away whatever is mounted at `path`, lazily; whether it is gone.
 pub(super) fn discard_path(path: &Path) -> bool {
-    match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+    let lazily = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+    // By force, so that whoever waits for an answer of its dead server waits no longer.
+    match unmount(path, UnmountFlags::FORCE | lazily).or_else(|_| unmount(path, lazily)) {
         Ok(()) => true,
         Err(Errno::PERM) => helper::unmount(path, true).is_ok(),
         Err(_) => false,

@@ -188,6 +188,12 @@ impl Knobs {
         self
     }
 
+    /// Whether this client sees the truth, and everything it does becomes the truth, at once and every time.
+    pub(crate) fn is_exact(&self) -> bool {
+        let none = |d: Duration| d.is_zero();
+        !self.caches() && none(self.write_delay) && none(self.rename_delay) && self.drop_prob <= 0.0
+    }
+
     /// Whether this client may be shown something older than the truth although nobody delays anything.
     pub(crate) fn caches(&self) -> bool {
         !(self.file_ttl.is_zero() && self.dir_ttl.is_zero() && self.negative_ttl.is_zero())

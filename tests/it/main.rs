@@ -10,6 +10,7 @@ mod env;
 mod examples;
 mod faults;
 mod guard;
+mod lanes;
 mod ops;
 mod ops_attrs;
 mod ops_data;

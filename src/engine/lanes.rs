@@ -1,0 +1,289 @@
+//! Fast lanes: what a client's kernel may answer by itself, and how that is taken back.
+//!
+//! The exact view, in which every look reaches the engine, stays the meaning. A client that asked for it gets a lane while
+//! the two cannot differ: it is alone on its backing, delays nothing, and no rule and no chance stand in its way. Then its
+//! own kernel is the only one through which anything changes, and that keeps its caches right for its own changes; what it
+//! does not know of is told to it here, before whoever caused it has an answer. When any of this ends the lane closes:
+//! nothing more is handed out, and what was handed out is taken back before the cause goes on.
+//!
+//! Owns which files a kernel may have pages of, and the queue of what it has still to be told. Never tells it while the
+//! engine's lock is held, or from a thread that serves requests: the kernel may have to ask first. For the same reason the
+//! answers that pages wait for (reads, and writes out of pages) never wait for the kernel to be told.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::disk;
+use super::objects::OpenFlags;
+use super::{Caller, Engine, Entry, State};
+use crate::model::attr::{Attr, Kind};
+use crate::model::hash::Map;
+use crate::model::ids::{ClientId, ObjectId};
+
+/// What a kernel is told to forget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Forget {
+    /// Every name, and every name that was missing.
+    Names,
+    /// The attributes of an object.
+    Attributes(ObjectId),
+    /// The attributes and the bytes of an object.
+    Pages(ObjectId),
+}
+
+/// The kernel of one client, as far as it can be told something.
+pub(crate) trait Kernel: Send + Sync {
+    /// Waits until everything that it has asked so far is answered.
+    fn drain(&self);
+    /// Returns when it has forgotten. May wait for requests to be served.
+    fn forget(&self, what: Forget);
+}
+
+/// What a kernel may believe of an answer until it is told otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Keep {
+    /// That the name stands for this object, or is missing.
+    pub(crate) name: bool,
+    pub(crate) attr: bool,
+}
+
+/// What a kernel may do with the bytes of a file that it opens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pages {
+    /// Ask for them, every time.
+    Direct,
+    /// Keep what it reads from now on.
+    Fresh,
+    /// Use also what it has kept from before.
+    Kept,
+}
+
+/// The lane of one client.
+#[derive(Default)]
+pub(super) struct Lane {
+    /// None where every look is to reach the engine.
+    kernel: Option<Arc<dyn Kernel>>,
+    open: bool,
+    /// Directories that were found to be open to every user for passing through, or not.
+    passable: Map<ObjectId, bool>,
+    /// Files of which the kernel may have pages.
+    files: Map<ObjectId, Cached>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Cached {
+    /// Open files that read through the kernel's pages. They do so as long as they are open, whatever becomes of the lane.
+    handles: u32,
+    /// Whether the pages from before the next `open` are right.
+    kept: bool,
+}
+
+/// Something that a client's kernel has to be told.
+enum Due {
+    Forget(Forget),
+    /// Everything: its lane has closed.
+    Close,
+}
+
+/// What kernels have to be told, and how far that has come.
+#[derive(Default)]
+pub(super) struct Queue {
+    due: Vec<(ClientId, Due)>,
+    progress: Arc<Progress>,
+}
+
+#[derive(Default)]
+pub(super) struct Progress {
+    queued: AtomicU64,
+    told: AtomicU64,
+    /// Held by whoever is telling.
+    telling: Mutex<()>,
+}
+
+impl Queue {
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
+    }
+
+    fn push(&mut self, client: ClientId, due: Due) {
+        self.due.push((client, due));
+        self.progress.queued.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Engine {
+    /// Gives a client a lane, open whenever that makes no difference.
+    pub(crate) fn offer_lane(&self, client: ClientId, kernel: Arc<dyn Kernel>) {
+        let mut st = self.lock();
+        st.client(client).lane.kernel = Some(kernel);
+        st.relane();
+    }
+
+    /// See [`State::reads_late`].
+    pub(crate) fn is_late(&self, who: &Caller, handle: super::Handle) -> bool {
+        self.lock().reads_late(who, handle)
+    }
+
+    /// Whether some kernel still has to be told something; who has an answer to give waits for [`Engine::catch_up`] first.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.lanes.told.load(Ordering::Acquire) < self.lanes.queued.load(Ordering::Acquire)
+    }
+
+    /// Tells all kernels what they have to be told, and returns when they have been.
+    pub(crate) fn catch_up(&self) {
+        while self.is_behind() {
+            let _turn = self.lanes.telling.lock();
+            let mut st = self.lock();
+            let upto = self.lanes.queued.load(Ordering::Acquire);
+            let due = std::mem::take(&mut st.queue.due);
+            let due: Vec<_> =
+                due.into_iter().filter_map(|(client, due)| st.addressed(client, &due)).collect();
+            drop(st);
+            for (kernel, closed, forget) in due {
+                if closed {
+                    // What was granted is on its way until then.
+                    kernel.drain();
+                }
+                forget.into_iter().for_each(|what| kernel.forget(what));
+            }
+            self.lanes.told.store(upto, Ordering::Release);
+        }
+    }
+}
+
+impl State {
+    /// Whom a message is for, whether its lane has closed, and what it is to forget.
+    fn addressed(&self, client: ClientId, due: &Due) -> Option<(Arc<dyn Kernel>, bool, Vec<Forget>)> {
+        let client = self.clients.get(&client)?;
+        let kernel = client.lane.kernel.clone()?;
+        Some(match due {
+            Due::Forget(what) => (kernel, false, vec![*what]),
+            Due::Close => {
+                let known = client.lookups.keys().copied().chain([ObjectId::ROOT]).map(Forget::Pages);
+                (kernel, true, std::iter::once(Forget::Names).chain(known).collect())
+            }
+        })
+    }
+
+    /// Opens and closes lanes, after anything has changed on which that depends.
+    pub(super) fn relane(&mut self) {
+        let alone = self.clients.len() == 1;
+        for (id, client) in &mut self.clients {
+            let lane = &mut client.lane;
+            let open = alone
+                && lane.kernel.is_some()
+                && !client.armed.load(Ordering::Acquire)
+                && self.world.knobs(*id).is_exact();
+            if lane.open && !open {
+                lane.passable.clear();
+                lane.files.retain(|_, file| file.handles > 0);
+                lane.files.values_mut().for_each(|file| file.kept = false);
+                self.queue.push(*id, Due::Close);
+            }
+            lane.open = open;
+        }
+    }
+
+    fn lane(&self, client: ClientId) -> Option<&Lane> {
+        self.clients.get(&client).map(|c| &c.lane).filter(|lane| lane.open)
+    }
+
+    /// Whether a kernel may keep the attributes that it is shown.
+    pub(super) fn keeps_attr(&self, who: &Caller, object: ObjectId, attr: &Attr) -> bool {
+        // Another user's write takes these bits away, and the kernel would not know.
+        let privileged = attr.kind == Kind::File && attr.perm & 0o6000 != 0;
+        !privileged && self.lane(who.client).is_some() && self.world.is_plain(who.client, object)
+    }
+
+    /// Whether a kernel may keep what it found at a name in `dir`. It asks nobody then whether a user may pass through the
+    /// directory, so everybody must be allowed to.
+    pub(super) fn keeps_name(&mut self, who: &Caller, dir: ObjectId) -> bool {
+        let Some(lane) = self.lane(who.client) else { return false };
+        if let Some(passable) = lane.passable.get(&dir) {
+            return *passable;
+        }
+        let passable = self.dir_fd(dir).is_ok_and(|fd| {
+            let all = disk::stat_fd(&fd).is_ok_and(|stat| stat.attr.perm & 0o111 == 0o111);
+            all && !disk::has_acl(fd.as_fd())
+        });
+        self.client(who.client).lane.passable.insert(dir, passable);
+        passable
+    }
+
+    /// What a kernel has just bound to a new name in `dir` it may keep there.
+    pub(super) fn bound(&mut self, who: &Caller, dir: ObjectId, entry: Entry) -> Entry {
+        let name = self.keeps_name(who, dir);
+        Entry { keep: Keep { name, ..entry.keep }, ..entry }
+    }
+
+    /// Who may do what with an object has changed. `shown` says that whoever changed it is shown its new attributes.
+    pub(super) fn rights_changed(&mut self, object: ObjectId, shown: bool) {
+        for (id, client) in self.clients.iter_mut().filter(|(_, client)| client.lane.open) {
+            if client.lane.passable.remove(&object) == Some(true) {
+                self.queue.push(*id, Due::Forget(Forget::Names));
+            }
+            if !shown {
+                self.queue.push(*id, Due::Forget(Forget::Attributes(object)));
+            }
+        }
+    }
+
+    /// What a kernel may do with the bytes of a file that is being opened, and that it may go on doing so.
+    pub(super) fn opens_pages(&mut self, who: &Caller, object: ObjectId, flags: OpenFlags) -> Pages {
+        let only_reads = flags.read && !flags.write && !flags.direct;
+        let found = self.objects.get(object);
+        let written = found.is_none_or(|o| o.kind != Kind::File || o.open.iter().any(|f| f.flags.write));
+        let open = self.lane(who.client).is_some();
+        if !only_reads || written || !open || !self.world.is_plain(who.client, object) {
+            return Pages::Direct;
+        }
+        let file = self.client(who.client).lane.files.entry(object).or_default();
+        file.handles += 1;
+        if std::mem::replace(&mut file.kept, true) { Pages::Kept } else { Pages::Fresh }
+    }
+
+    /// A file that read through the kernel's pages is closed.
+    pub(super) fn closes_pages(&mut self, client: ClientId, object: ObjectId) {
+        let Some(client) = self.clients.get_mut(&client) else { return };
+        if let Some(file) = client.lane.files.get_mut(&object) {
+            file.handles = file.handles.saturating_sub(1);
+            if file.handles == 0 && !file.kept {
+                client.lane.files.remove(&object);
+            }
+        }
+    }
+
+    /// The bytes of an object have changed.
+    pub(super) fn bytes_changed(&mut self, object: ObjectId) {
+        for (id, client) in &mut self.clients {
+            let Some(file) = client.lane.files.get_mut(&object) else { continue };
+            file.kept = false;
+            if file.handles > 0 {
+                self.queue.push(*id, Due::Forget(Forget::Pages(object)));
+            }
+        }
+    }
+
+    /// Whether this handle reads through the kernel's pages although the lane is closed. The kernel asks for attributes
+    /// before it reads them then, and its pages go before it has the answer, so that it asks for the bytes too.
+    pub(super) fn reads_late(&self, who: &Caller, handle: super::Handle) -> bool {
+        let Some(client) = self.clients.get(&who.client) else { return false };
+        !client.lane.open && client.files.get(&handle.0).is_some_and(|f| f.pages != Pages::Direct)
+    }
+
+    /// Makes the kernel of this client ask for the bytes of an object again.
+    pub(super) fn drop_pages(&mut self, who: &Caller, object: ObjectId) {
+        self.queue.push(who.client, Due::Forget(Forget::Pages(object)));
+    }
+
+    /// A kernel has forgotten an object.
+    pub(super) fn forget_lane(&mut self, client: ClientId, object: ObjectId) {
+        if let Some(client) = self.clients.get_mut(&client) {
+            client.lane.files.remove(&object);
+            client.lane.passable.remove(&object);
+        }
+    }
+}
