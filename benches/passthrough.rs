@@ -1,13 +1,13 @@
-//! What a mount costs: each operation on the bare directory and on a strict mount of it. The ratio of the two medians of one
+//! What a mount costs: each operation on the bare directory and on a strict mount of it, also with the fast lanes. The ratio of the two medians of one
 //! run is the figure; absolute times belong to the machine. On one CPU (`taskset -c 0 cargo bench --bench passthrough`)
 //! the ratios are steadiest.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use chaosfs::{Knobs, Mount, Options};
+use chaosfs::{Backing, Knobs, Mount, Options};
 use divan::{Bencher, black_box};
 
 fn main() {
@@ -15,8 +15,17 @@ fn main() {
 }
 
 /// Where the operations run.
-const PLACES: [&str; 3] = ["bare", "strict", "eventual"];
+const PLACES: [&str; 4] = ["bare", "fast", "strict", "eventual"];
 const MIB: usize = 1 << 20;
+
+fn options(name: &str) -> Option<Options> {
+    match name {
+        "fast" => Some(Options::new().knobs(Knobs::strict()).exact(false)),
+        "strict" => Some(Options::new().knobs(Knobs::strict()).exact(true)),
+        "eventual" => Some(Options::new().knobs(Knobs::eventual()).exact(true)),
+        _ => None,
+    }
+}
 
 struct Place {
     // The mount goes before the directory under it.
@@ -30,12 +39,10 @@ impl Place {
         let base =
             if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
         let dir = tempfile::tempdir_in(base).expect("a temporary directory");
-        let knobs = match name {
-            "strict" => Some(Knobs::strict()),
-            "eventual" => Some(Knobs::eventual()),
-            _ => None,
-        };
-        let mount = knobs.map(|knobs| Options::new().knobs(knobs).mount(dir.path()).expect("a mount"));
+        // The kernel keeps names only of directories that everybody may pass through.
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("it is ours");
+        let options = options(name);
+        let mount = options.map(|options| options.mount(dir.path()).expect("a mount"));
         Place { mount, dir }
     }
 
@@ -144,6 +151,38 @@ fn append_and_fsync(bencher: Bencher<'_, '_>, place: &str) {
     bencher.bench_local(|| {
         file.write_all(&[9; 100]).expect("room");
         file.sync_data().expect("to sync");
+    });
+}
+
+/// Two clients of one directory, one that writes and one that reads: what it costs that they see each other late.
+#[divan::bench(args = ["strict", "eventual"])]
+fn two_clients_at_work(bencher: Bencher<'_, '_>, knobs: &str) {
+    let backing = Backing::temp().expect("a backing");
+    let mount = || backing.mount(options(knobs).expect("one that is mounted")).expect("a mount");
+    let (a, b) = (mount(), mount());
+    let mut n = 0_u64;
+    let mut buf = vec![0; 4096];
+    bencher.bench_local(|| {
+        n += 1;
+        let (new, tmp) = (a.join(format!("f{}", n % 500)), a.join("tmp"));
+        let mut file = File::create(&tmp).expect("a file");
+        file.write_all(&buf).expect("room");
+        file.write_all_at(&buf, 2048).expect("room");
+        file.sync_data().expect("to sync");
+        drop(file);
+        fs::rename(&tmp, &new).expect("to rename it");
+        for back in [1, 7, 100] {
+            let old = b.join(format!("f{}", (n + 500 - back) % 500));
+            if let Ok(file) = File::open(&old) {
+                let _ = file.read_exact_at(&mut buf, 0);
+                black_box(file.metadata().expect("its attributes").len());
+            }
+            let _ = black_box(fs::metadata(&old));
+        }
+        if n.is_multiple_of(50) {
+            black_box(fs::read_dir(b.path()).expect("the listing").count());
+            fs::remove_file(&new).expect("to remove it");
+        }
     });
 }
 

@@ -132,9 +132,10 @@ impl Engine {
         self.lanes.told.load(Ordering::Acquire) < self.lanes.queued.load(Ordering::Acquire)
     }
 
-    /// Tells all kernels what they have to be told, and returns when they have been.
+    /// Tells all kernels what they have to be told by now, and returns when they have been.
     pub(crate) fn catch_up(&self) {
-        while self.is_behind() {
+        let wanted = self.lanes.queued.load(Ordering::Acquire);
+        while self.lanes.told.load(Ordering::Acquire) < wanted {
             let _turn = self.lanes.telling.lock();
             let mut st = self.lock();
             let upto = self.lanes.queued.load(Ordering::Acquire);

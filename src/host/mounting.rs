@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, statx};
 use rustix::io::Errno;
@@ -20,6 +21,9 @@ use crate::error::{Error, MountpointProblem};
 pub(super) const FSTYPE: &str = "fuse.chaosfs";
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): unlike the plain id, never used again.
 const UNIQUE_ID: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// How long a server may take to answer what it has been asked; one that takes longer is stuck, and says so elsewhere.
+const ROUND_TRIP: Duration = Duration::from_secs(5);
 
 /// What to mount.
 #[derive(Debug, Clone)]
@@ -192,7 +196,7 @@ pub(crate) enum Whereabouts {
 /// Asked by a thread that shares nothing with the server: were the process killed now, it would wait for an answer that
 /// cannot come, and keep `/dev/fuse` open by waiting.
 pub(crate) fn round_trip(mountpoint: PathBuf) {
-    let _ = server::start_alone(move || rustix::fs::statfs(&mountpoint)).recv();
+    let _ = server::start_alone(move || rustix::fs::statfs(&mountpoint)).recv_timeout(ROUND_TRIP);
 }
 
 fn identify(path: &Path) -> io::Result<(MountId, u64)> {

@@ -26,9 +26,9 @@ pub(crate) struct Label {
 pub(crate) enum Fate {
     /// It runs, or nothing certain can be said.
     Alive,
-    /// It has ended and nobody has waited for it yet.
+    /// Its first thread has ended; others may live.
     Zombie,
-    /// The same, and what is left of it has been killed: it waits for something that may never come, such as its own mount.
+    /// All of it has ended or is about to. It may wait for something that never comes, such as its own mount.
     Dying,
     /// There is no such process any more.
     Gone,
@@ -39,7 +39,7 @@ pub(crate) fn source() -> &'static str {
     static SOURCE: OnceLock<String> = OnceLock::new();
     SOURCE.get_or_init(|| {
         let pid = std::process::id();
-        let starttime = stat_of(pid).map_or(0, |(_, starttime)| starttime);
+        let starttime = stat_of(&pid.to_string()).map_or(0, |stat| stat.starttime);
         format!("chaosfs@{pid}.{starttime}.{}", namespace().unwrap_or(0))
     })
 }
@@ -61,10 +61,10 @@ impl Label {
         if self.starttime == 0 || namespace() != Some(self.namespace) {
             return Fate::Alive;
         }
-        match stat_of(self.pid) {
-            Some((_, starttime)) if starttime != self.starttime => Fate::Gone,
-            Some((b'Z' | b'X', _)) if all_killed(self.pid) => Fate::Dying,
-            Some((b'Z' | b'X', _)) => Fate::Zombie,
+        match stat_of(&self.pid.to_string()) {
+            Some(stat) if stat.starttime != self.starttime => Fate::Gone,
+            Some(_) if is_dying(self.pid) => Fate::Dying,
+            Some(stat) if matches!(stat.state, b'Z' | b'X') => Fate::Zombie,
             Some(_) => Fate::Alive,
             // A `/proc` that hides other users' processes shows nothing either, so ask in another way as well.
             None => match Pid::from_raw(self.pid as i32).map(rustix::process::test_kill_process) {
@@ -75,14 +75,18 @@ impl Label {
     }
 }
 
-/// Whether every thread that is left of a process has been killed, and there is one.
-fn all_killed(pid: u32) -> bool {
+/// Whether every thread of a process is dead, on its way out, or killed.
+fn is_dying(pid: u32) -> bool {
+    /// The kernel's mark of a thread that has begun to exit.
+    const EXITING: u64 = 4;
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
-    let left: Vec<u32> = tasks
-        .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|&tid| tid != pid)
-        .collect();
-    !left.is_empty() && left.into_iter().all(signals::killed)
+    let tids: Vec<u32> = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok()).collect();
+    !tids.is_empty()
+        && tids.iter().all(|&tid| {
+            let stat = stat_of(&format!("{pid}/task/{tid}"));
+            stat.is_none_or(|s| matches!(s.state, b'Z' | b'X') || s.flags & EXITING != 0)
+                || signals::killed(tid)
+        })
 }
 
 /// The pid namespace of this process, which `/proc` numbers.
@@ -91,13 +95,23 @@ fn namespace() -> Option<u64> {
     link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// State and start time of a process. Its name stands before them, in brackets, and may contain anything.
-fn stat_of(pid: u32) -> Option<(u8, u64)> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+/// What the kernel says about a process or a thread.
+struct Stat {
+    state: u8,
+    flags: u64,
+    starttime: u64,
+}
+
+/// Its name stands before the rest, in brackets, and may contain anything.
+fn stat_of(what: &str) -> Option<Stat> {
+    let stat = std::fs::read(format!("/proc/{what}/stat")).ok()?;
     let after_name = &stat[stat.iter().rposition(|&b| b == b')')? + 1..];
-    let mut fields = std::str::from_utf8(after_name).ok()?.split_ascii_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    let fields: Vec<&str> = std::str::from_utf8(after_name).ok()?.split_ascii_whitespace().collect();
+    Some(Stat {
+        state: *fields.first()?.as_bytes().first()?,
+        flags: fields.get(6)?.parse().ok()?,
+        starttime: fields.get(19)?.parse().ok()?,
+    })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ pub(crate) fn pending(tid: u32) -> bool {
     (own | shared) & !blocked & !ignored != 0
 }
 
-/// Whether the thread `tid` has been killed and is still there.
+/// Whether the thread `tid` has been killed and has not noticed yet.
 pub(crate) fn killed(tid: u32) -> bool {
     const SIGKILL: u64 = 1 << (9 - 1);
     masks(tid).is_some_and(|[own, ..]| own & SIGKILL != 0)

@@ -12,7 +12,7 @@ use super::memory::memory;
 use super::{again, dir, ends_within, eventually, is_mounted, succeeds};
 use crate::fuse::session::serve;
 use crate::host::mounting::Spec;
-use crate::host::sweep;
+use crate::host::{server, sweep};
 
 #[test]
 fn victim() {
@@ -29,10 +29,17 @@ fn victim() {
     drop(place);
     let file = File::open(path.join("plain")).unwrap();
     assert_eq!(file.as_raw_fd(), low, "the lowest number that is free");
-    std::thread::spawn(move || std::fs::read(path.join("parks-read")));
+    let end = std::env::var("CHAOSFS_TEST_END").unwrap();
+    let read = move || std::fs::read(path.join("parks-read"));
+    if end == "itself" {
+        // What a server thread must never do: the table that it keeps has `/dev/fuse` in it.
+        let _ = server::start(read);
+    } else {
+        std::thread::spawn(read);
+    }
     remote.wait_for_one();
     println!("ready");
-    match std::env::var("CHAOSFS_TEST_END").unwrap().as_str() {
+    match end.as_str() {
         "exit" => std::process::exit(0),
         "abort" => {
             rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).unwrap();
@@ -66,6 +73,21 @@ fn dies(wrapper: &[String], end: &str, signal: Option<Signal>) {
     } else {
         std::fs::remove_dir(&path).unwrap();
     }
+}
+
+#[test]
+fn a_process_that_waits_for_its_own_mount_when_it_is_killed_is_let_go_by_the_next_sweep() {
+    let path = dir();
+    let mut command = again(&[], "victims::victim");
+    let mut child = command.env("CHAOSFS_TEST_DIR", &path).env("CHAOSFS_TEST_END", "itself").spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("ready")), "the victim did not get ready");
+    kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+    assert!(eventually(Duration::from_secs(20), || {
+        sweep::sweep();
+        !is_mounted(&path) && !path.exists()
+    }));
+    assert!(ends_within(&mut child, Duration::from_secs(3)), "pid {} does not die", child.id());
 }
 
 /// Kills a process that serves a mount, under the command `wrapper`, and sweeps.
