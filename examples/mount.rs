@@ -5,7 +5,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use std::time::Duration;
 
 const USAGE: &str = "usage: mount BACKING MOUNTPOINT [--profile strict|eventual] [--meta-ttl 1500ms] [--write-delay 0.8s]
-  [--rename-delay 1200] [--drop-prob 0.01] [--seed 42] [--client-id NAME]; a time without a unit is in milliseconds";
+  [--rename-delay 1200] [--drop-prob 0.01] [--seed 42] [--client-id NAME] [--exact yes|no]
+a time without a unit is in milliseconds; `--exact yes` has every look of a program\nasked for; without, a strict mount answers at once what only it can change, and sees others' changes of BACKING late";
 
 fn main() -> std::process::ExitCode {
     let Err(e) = run() else { return std::process::ExitCode::SUCCESS };
@@ -22,7 +23,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let [backing, mountpoint] = &paths[..] else { return Err(USAGE.into()) };
     // A profile sets all knobs, so it goes before those that set one.
     flags.sort_by_key(|(flag, _)| flag != "--profile");
-    let mut options = Options::from_env()?;
+    let mut options = Options::from_env()?.exact(false);
     for (flag, value) in &flags {
         let wrong = || format!("`{flag} {value}` is not understood\n{USAGE}");
         options = set(options, flag, value).ok_or_else(wrong)?;

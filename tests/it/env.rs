@@ -125,6 +125,8 @@ fn mount_takes_the_seed_from_the_environment_and_nothing_else() {
 #[test]
 fn mount_says_so_when_the_seed_cannot_be_read() {
     chaosfs::require_fuse!();
+    let report = reported("mount", &[("CHAOSFS_EXACT", "no")]);
+    assert!(report.starts_with("`CHAOSFS_EXACT` cannot be `no`"), "{report}");
     let report = reported("mount", &[("CHAOSFS_SEED", "lucky")]);
     assert!(report.starts_with("`CHAOSFS_SEED` cannot be `lucky`"), "{report}");
 }

@@ -35,8 +35,12 @@ impl Fenced {
         chmod(&outside.join("file"), 0o640);
         chmod(&outside, 0o750);
         let at = base.path().join("client/mount");
-        let mount =
-            Options::new().knobs(Knobs::strict()).at(at).mount(base.path().join("server/backing")).unwrap();
+        let mount = Options::new()
+            .knobs(Knobs::strict())
+            .exact(true)
+            .at(at)
+            .mount(base.path().join("server/backing"))
+            .unwrap();
         fs::write(mount.backing().path().join("dir/file"), "inside").unwrap();
         fs::write(mount.backing().path().join("file"), "inside").unwrap();
         Fenced { mount, outside, _base: base }
