@@ -21,6 +21,7 @@ mod processes;
 mod programs;
 mod races;
 mod review;
+mod root;
 mod rules;
 mod stress;
 mod support;
