@@ -16,6 +16,7 @@ mod ops_data;
 mod ops_escape;
 mod ops_locks;
 mod ops_names;
+mod posix;
 mod preflight;
 mod processes;
 mod programs;
