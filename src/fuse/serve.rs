@@ -72,6 +72,7 @@ answers!(
     ReplyStatfs,
     ReplyCreate,
     ReplyLock,
+    ReplyIoctl,
     ReplyXattr,
     ReplyLseek,
     ReplyDirectory
