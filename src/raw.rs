@@ -5,7 +5,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 /// Gives the calling thread a descriptor table of its own that holds nothing but 0, 1 and 2.
@@ -99,6 +99,20 @@ pub(crate) fn forget_names(number: RawFd) -> io::Result<()> {
     let message = [LENGTH, INC_EPOCH, 0, 0];
     // SAFETY: the pointer and the length are those of one array; `number` is open by the contract above.
     let done = unsafe { libc::write(number, message.as_ptr().cast(), LENGTH as usize) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The requests by which `lsattr` and `chattr` ask for, and set, the flags of a file: in two ways each.
+pub(crate) const FLAG_REQUESTS: [u32; 4] = [0x8008_6601, 0x4008_6602, 0x801c_581f, 0x401c_5820];
+
+/// Does one of [`FLAG_REQUESTS`]; anything else is `ENOTTY`.
+#[allow(unsafe_code)]
+pub(crate) fn file_flags(file: BorrowedFd<'_>, request: u32, argument: &mut [u8; 28]) -> io::Result<()> {
+    if !FLAG_REQUESTS.contains(&request) {
+        return Err(io::Error::from_raw_os_error(libc::ENOTTY));
+    }
+    // SAFETY: the kernel reads and writes at most 28 bytes (`struct fsxattr`) for these requests, and the argument has as many.
+    let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::Ioctl::from(request), argument.as_mut_ptr()) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

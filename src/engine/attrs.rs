@@ -3,7 +3,7 @@
 //! Extended attributes are shown as the truth has them: they are not delayed.
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::disk::{self, Result, SetTime, Target};
 use super::handles::Handle;
@@ -13,6 +13,7 @@ use crate::model::attr::Attr;
 use crate::model::history::Why;
 use crate::model::ids::ObjectId;
 use crate::model::op::Op;
+use crate::raw;
 
 /// What a `setattr` changes; nothing else.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +96,7 @@ impl Engine {
         }
     }
 
-    fn apply(&self, who: &Caller, fd: std::os::fd::BorrowedFd<'_>, set: &SetAttr) -> Result<()> {
+    fn apply(&self, who: &Caller, fd: BorrowedFd<'_>, set: &SetAttr) -> Result<()> {
         if set.uid.is_some() || set.gid.is_some() {
             disk::chown(Target::Fd(fd), set.uid, set.gid)?;
         }
@@ -121,7 +122,7 @@ impl Engine {
         object: ObjectId,
     ) -> Result<std::sync::Arc<super::objects::OpenFile>> {
         let (write, no) = (true, false);
-        let flags = super::OpenFlags { read: no, write, sync: no, direct: no, execute: no };
+        let flags = super::OpenFlags { read: no, write, sync: no, direct: no, execute: no, noatime: no };
         Ok(std::sync::Arc::new(self.open_disk(st, who, object, flags)?))
     }
 
@@ -146,6 +147,32 @@ impl Engine {
             name_max: s.f_namemax as u32,
             fragment_size: s.f_frsize as u32,
         })
+    }
+
+    /// The flags that `chattr` sets, which are shown as the truth has them: one of the requests of `raw::file_flags`.
+    pub(crate) fn file_flags(
+        &self,
+        who: &Caller,
+        object: ObjectId,
+        request: u32,
+        mut argument: [u8; 28],
+        sets: bool,
+    ) -> Result<[u8; 28]> {
+        let mut st = self.lock();
+        let op = if sets { Op::Setattr } else { Op::Getattr };
+        let how = disk::Opening { access: disk::Access::Read, sync: false, noatime: false };
+        let mut ask = |fd: BorrowedFd<'_>| {
+            let (file, _) = disk::reopen(fd, how)?;
+            Ok(raw::file_flags(file.as_fd(), request, &mut argument)?)
+        };
+        let done = if sets {
+            // The kernel does not know that this changes any attributes.
+            st.rights_changed(object, false);
+            self.change_xattr(&mut st, who, object, OsStr::new(""), ask)
+        } else {
+            st.stand(object).and_then(|fd| ask(fd.as_fd()))
+        };
+        st.note(who, op, object, Why::Truth, done.map(|()| argument))
     }
 
     // ---- extended attributes -------------------------------------------------------------------------------------
@@ -188,7 +215,7 @@ impl Engine {
         who: &Caller,
         object: ObjectId,
         name: &OsStr,
-        change: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> Result<()>,
+        change: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
         let fd = st.stand(object)?;
         let visible = Self::attr_visible(st, who);

@@ -74,7 +74,7 @@ impl Engine {
     fn opening(&self, flags: OpenFlags) -> Opening {
         // Reading is asked for with writing, so that what a write overwrites can be kept for others.
         let access = if flags.write { Access::ReadWrite } else { Access::Read };
-        Opening { access, sync: flags.sync, noatime: self.calendar.decides }
+        Opening { access, sync: flags.sync, noatime: self.calendar.decides || flags.noatime }
     }
 
     pub(super) fn open_disk(

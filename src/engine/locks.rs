@@ -94,15 +94,21 @@ pub(super) struct Locks {
 
 /// How many requests may wait for one file.
 const WAITING: usize = 1024;
+/// How many owners are looked at to find out whether they wait for each other in a circle.
+const FOLLOWED: usize = 64;
 
 impl File {
-    fn conflict(&self, owner: Owner, lock: &Lock) -> Option<&Held> {
-        self.held.iter().find(|h| {
+    fn conflicts(&self, owner: Owner, lock: Lock) -> impl Iterator<Item = &Held> {
+        self.held.iter().filter(move |h| {
             h.owner != owner
                 && h.lock.start <= lock.end
                 && lock.start <= h.lock.end
                 && (h.lock.kind == LockKind::Write || lock.kind == LockKind::Write)
         })
+    }
+
+    fn conflict(&self, owner: Owner, lock: &Lock) -> Option<&Held> {
+        self.conflicts(owner, *lock).next()
     }
 
     /// Cuts `[start, end]` out of what `owner` holds.
@@ -161,6 +167,30 @@ impl File {
 }
 
 impl Locks {
+    /// Whether `owner`, if it waited for this lock, would wait for itself: those who hold it wait for `owner`, directly or by
+    /// way of others.
+    fn in_a_circle(&self, owner: Owner, object: ObjectId, lock: Lock) -> bool {
+        let (mut ahead, mut next): (Vec<Owner>, usize) = (Vec::new(), 0);
+        let mut waits = vec![(object, owner, lock)];
+        loop {
+            for (object, who, lock) in waits.drain(..) {
+                for held in self.files.get(&object).into_iter().flat_map(|file| file.conflicts(who, lock)) {
+                    if !ahead.contains(&held.owner) {
+                        ahead.push(held.owner);
+                    }
+                }
+            }
+            let Some(who) = ahead.get(next).copied().filter(|_| next < FOLLOWED) else {
+                return ahead.contains(&owner);
+            };
+            next += 1;
+            for (object, file) in &self.files {
+                let theirs = file.waiting.iter().filter(|w| w.owner == who);
+                waits.extend(theirs.map(|w| (*object, w.owner, w.lock)));
+            }
+        }
+    }
+
     fn change(&mut self, object: ObjectId, change: impl FnOnce(&mut File)) -> Vec<Granted> {
         let Some(file) = self.files.get_mut(&object) else { return Vec::new() };
         change(file);
@@ -276,6 +306,12 @@ impl Engine {
             Some(_) if file.waiting.len() >= WAITING => {
                 drop(st);
                 reply(Err(Errno::ENOLCK));
+                LockOutcome::Done
+            }
+            Some(_) if st.locks.in_a_circle(owner, object, lock) => {
+                let done = st.note(who, Op::Lock, object, Why::Truth, Err(Errno::EDEADLK));
+                drop(st);
+                reply(done);
                 LockOutcome::Done
             }
             Some(_) => {

@@ -38,6 +38,8 @@ pub(crate) struct OpenFlags {
     pub(crate) direct: bool,
     /// To be executed, which may be allowed where reading is not, and the other way round.
     pub(crate) execute: bool,
+    /// `O_NOATIME`: reading moves no access time.
+    pub(crate) noatime: bool,
 }
 
 /// How an object lost its last name.

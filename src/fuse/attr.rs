@@ -93,6 +93,7 @@ pub(super) fn open_flags(flags: i32) -> OpenFlags {
         sync: flags & (libc::O_SYNC | libc::O_DSYNC) != 0,
         direct: flags & libc::O_DIRECT != 0,
         execute: flags & FMODE_EXEC != 0,
+        noatime: flags & libc::O_NOATIME != 0,
     }
 }
 

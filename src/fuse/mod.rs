@@ -2,6 +2,7 @@
 //! decides nothing; what a client sees is the engine's business, threads and mounts are `host`'s.
 
 mod attr;
+mod flags;
 mod send;
 mod serve;
 pub(crate) mod session;
@@ -562,24 +563,24 @@ impl Filesystem for Adapter {
         });
     }
 
+    fn ioctl(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        cmd: u32,
+        in_data: &[u8],
+        out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        flags::serve(&self.0, req, object(ino), (cmd, in_data, out_size), reply);
+    }
+
     // ---- what we do not offer: answered, so that fuser does not warn of each call -----------------------------------
 
     fn bmap(&self, _req: &Request, _ino: INodeNo, _blocksize: u32, _idx: u64, reply: ReplyBmap) {
         reply.error(errno(Errno::ENOSYS));
-    }
-
-    fn ioctl(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        _fh: FileHandle,
-        _flags: IoctlFlags,
-        _cmd: u32,
-        _in_data: &[u8],
-        _out_size: u32,
-        reply: ReplyIoctl,
-    ) {
-        reply.error(errno(Errno::ENOTTY));
     }
 
     fn poll(

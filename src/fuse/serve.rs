@@ -78,6 +78,7 @@ answers!(
     ReplyStatfs,
     ReplyCreate,
     ReplyLock,
+    ReplyIoctl,
     ReplyXattr,
     ReplyLseek,
     ReplyDirectory

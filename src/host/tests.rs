@@ -10,6 +10,7 @@ mod checks;
 mod endings;
 mod figures;
 mod memory;
+mod root;
 mod victims;
 
 use std::io::Read;

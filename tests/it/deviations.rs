@@ -3,8 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::process::{Command, Stdio};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
 use chaosfs::{Backing, Clock, Knobs, Options};
@@ -56,26 +55,6 @@ fn reading_under_a_manual_clock_moves_no_access_time() {
         fs::metadata(m.join("f")).unwrap().atime(),
         fs::metadata(backing.path().join("f")).unwrap().atime()
     );
-}
-
-#[test]
-fn a_fifo_is_open_to_whoever_can_reach_it() {
-    if !rustix::process::geteuid().is_root() {
-        return; // an ordinary user's mount is open to nobody else
-    }
-    let backing = Backing::temp().unwrap();
-    fs::set_permissions(backing.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let m = backing.mount(Options::new().knobs(Knobs::strict())).unwrap();
-    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(m.join("fifo")).status().unwrap().success());
-    fs::write(m.join("file"), "secret").unwrap();
-    fs::set_permissions(m.join("file"), PermissionsExt::from_mode(0o600)).unwrap();
-    let as_nobody = |what: &str| {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", what]);
-        command.current_dir(m.path()).stderr(Stdio::null()).status().unwrap().success()
-    };
-    assert!(!as_nobody("cat file"), "the backing decides for files");
-    assert!(as_nobody("exec 3<>fifo"), "for fifos the kernel does not ask");
 }
 
 #[test]

@@ -263,9 +263,7 @@ fn a_worker_waits_for_the_result_to_arrive() -> Result<(), Box<dyn std::error::E
 
 #[test]
 fn the_test_in_the_readme_is_the_one_above() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
-    let tests = std::fs::read_to_string(root.join("tests/it/examples.rs")).unwrap();
+    let (readme, tests) = (include_str!("../../README.md"), include_str!("examples.rs"));
     let code = readme.split("```rust\n").nth(1).unwrap().split("```").next().unwrap();
     assert!(tests.contains(code.split_once("#[test]").unwrap().1), "README.md and this file differ");
 }

@@ -112,8 +112,14 @@ pub(crate) fn chmod(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
+/// Whether this is the root of the machine, who can become every user. That of a user namespace cannot.
 pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    rustix::process::geteuid().is_root() && !in_user_namespace()
+}
+
+/// Whether there are users of the machine that do not exist here.
+pub(crate) fn in_user_namespace() -> bool {
+    !std::fs::read_to_string("/proc/self/uid_map").unwrap().contains("4294967295")
 }
 
 /// Runs `f` in a thread that is `uid` and `gid` in all respects, with the groups given. For tests that run as root.
@@ -257,6 +263,7 @@ pub(crate) mod locks {
     #[derive(Clone, Copy)]
     pub(crate) enum Api {
         Posix,
+        PosixWait,
         Ofd,
         OfdWait,
     }
@@ -268,6 +275,7 @@ pub(crate) mod locks {
     pub(crate) fn set(file: &File, api: Api, kind: i16, start: i64, len: i64) -> Result<(), i32> {
         let command = match api {
             Api::Posix => libc::F_SETLK,
+            Api::PosixWait => libc::F_SETLKW,
             Api::Ofd => libc::F_OFD_SETLK,
             Api::OfdWait => libc::F_OFD_SETLKW,
         };

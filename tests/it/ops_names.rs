@@ -10,9 +10,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, makedev, mknodat, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags, makedev, mknodat, openat};
 
-use crate::ops::{Number, Twin, as_nobody, chmod, is_root, looks, read_write, shell, tree};
+use crate::ops::{Number, Twin, looks, read_write, shell, tree};
 
 #[test]
 fn hard_links_are_one_file() {
@@ -356,31 +356,4 @@ fn a_nameless_file_is_refused_as_file_systems_without_it_refuse_it() {
         openat(CWD, t.mount.path(), OFlags::TMPFILE | OFlags::RDWR, Mode::from_raw_mode(0o600)).map(drop);
     assert_eq!(end, Err(rustix::io::Errno::OPNOTSUPP));
     assert!(tempfile::tempfile_in(t.mount.path()).is_ok());
-}
-
-#[test]
-fn what_was_reached_stays_reached_when_the_way_is_closed() {
-    if !is_root() {
-        return;
-    }
-    let t = Twin::new();
-    let ends = t.both(|d| {
-        let (way, path) = (d.join("way"), d.join("way/in"));
-        fs::create_dir_all(&path).unwrap();
-        fs::write(path.join("f"), "f").unwrap();
-        chmod(&path, 0o777);
-        let (dir, file) = as_nobody(|| {
-            let file = openat(CWD, path.join("f"), OFlags::PATH, Mode::empty()).unwrap();
-            (File::open(&path).unwrap(), file)
-        });
-        chmod(&way, 0o700);
-        as_nobody(|| {
-            let stat = rustix::fs::fstat(&dir).number().map(|s| s.st_mode);
-            let empty = rustix::fs::statat(&file, "", AtFlags::EMPTY_PATH).number().map(|s| s.st_mode);
-            let made =
-                openat(&dir, "new", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o600)).number();
-            (stat, empty, made.is_ok(), fs::metadata(way.join("in")).map(drop).number())
-        })
-    });
-    assert_eq!((ends.2, ends.3), (true, Err(libc::EACCES)));
 }

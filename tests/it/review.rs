@@ -1,7 +1,7 @@
 //! What a review of the whole crate found: each test is a program that once went wrong.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -11,10 +11,7 @@ use std::time::Instant;
 use chaosfs::{Backing, Clock, Deed, Errno, Fault, Knobs, Mount, Op, Options};
 
 use crate::ops::locks::flock;
-use crate::ops::{as_nobody, chmod, is_root};
-use crate::support::{
-    NFS, Two, append, edit, errno, eventually, in_call, list, ms, put, reread, secs, write, write_at,
-};
+use crate::support::{NFS, Two, edit, errno, eventually, in_call, list, ms, put, reread, secs, write_at};
 
 /// Waits until `thread` is in `flock`, and the request of that is served.
 fn waits_in_flock(thread: rustix::process::Pid, backing: &Backing) {
@@ -157,27 +154,6 @@ fn a_strict_reader_never_sees_a_flush_before_its_time() {
 }
 
 #[test]
-fn an_open_file_lets_nobody_else_truncate_it() {
-    chaosfs::require_fuse!();
-    if !is_root() {
-        return;
-    }
-    for knobs in [Knobs::strict(), Knobs::eventual()] {
-        let two = Two::new(knobs).file("f", "all of it");
-        chmod(two.backing.path(), 0o777);
-        chmod(&two.backing.path().join("f"), 0o644);
-        let file = edit(&two.a, "f");
-        write_at(&file, 4, "IT IS HERE");
-        let path = two.a.join("f");
-        let refused = as_nobody(|| truncate_path(&path));
-        assert_eq!(refused, Err(libc::EACCES), "{knobs:?}");
-        assert_eq!(reread(&file), "all IT IS HERE");
-        file.set_len(3).unwrap();
-        assert_eq!(reread(&file), "all");
-    }
-}
-
-#[test]
 fn the_kernel_does_not_move_a_directory_on_the_way_that_another_client_has_moved() {
     chaosfs::require_fuse!();
     let two = Two::new(Knobs::strict());
@@ -190,34 +166,6 @@ fn the_kernel_does_not_move_a_directory_on_the_way_that_another_client_has_moved
     // Any other look at it brings the kernel's tree up to date.
     assert!(fs::metadata(two.b.join("y/x")).unwrap().is_dir());
     rename().unwrap();
-}
-
-/// `truncate(path, 0)`.
-#[allow(unsafe_code, reason = "neither the standard library nor rustix has it")]
-fn truncate_path(path: &std::path::Path) -> Result<i64, i32> {
-    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
-    // SAFETY: a string that outlives the call.
-    crate::ops::done(unsafe { libc::truncate(path.as_ptr(), 0) })
-}
-
-#[test]
-fn a_clock_that_decides_decides_for_every_user() {
-    chaosfs::require_fuse!();
-    if !is_root() {
-        return;
-    }
-    let two = Two::new(Knobs::strict()).file("f", "");
-    chmod(two.backing.path(), 0o777);
-    chmod(&two.backing.path().join("f"), 0o666);
-    two.pass(secs(5));
-    as_nobody(|| {
-        write(&append(&two.a, "f"), "x");
-        put(&two.a, "g", "");
-    });
-    let at = 1_704_067_200 + 5;
-    let time = |path: &std::path::Path| fs::metadata(path).unwrap().mtime();
-    let found = ["f", "g", ""].map(|name| time(&two.a.join(name)));
-    assert_eq!(found, [at; 3]);
 }
 
 #[test]

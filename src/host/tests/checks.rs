@@ -4,9 +4,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
-use super::endings::as_user;
+use super::dir;
 use super::memory::{memory, mounted};
-use super::{again, dir, succeeds};
 use crate::error::{BackingProblem, Error, MountpointProblem};
 use crate::fuse::session::serve;
 use crate::host::mounting::Spec;
@@ -123,20 +122,4 @@ fn as_a_user() {
         other => panic!("{other}"),
     }
     std::fs::remove_dir(path).unwrap();
-}
-
-#[test]
-fn a_user_is_told_what_is_missing() {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    for (mode, case) in [("600", "no device"), ("666", "no helper"), ("666", "not ours")] {
-        let mut wrapper = as_user(mode, "65534");
-        if case == "no helper" {
-            wrapper.extend(["env", "PATH=/nowhere"].map(str::to_owned));
-        }
-        let mut command = again(&wrapper, "checks::as_a_user");
-        command.env("CHAOSFS_TEST_CASE", case);
-        assert!(succeeds(command, Duration::from_secs(20)), "{case}");
-    }
 }

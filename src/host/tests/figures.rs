@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::endings::as_user;
 use super::memory::{memory, mounted};
 use super::{again, dir, session_threads, succeeds};
 use crate::fuse::session::serve;
@@ -103,11 +102,4 @@ fn many() {
 #[test]
 fn figures_as_this_user() {
     assert!(succeeds(again(&[], "figures::measure"), Duration::from_secs(60)));
-}
-
-#[test]
-fn figures_as_a_user_with_fusermount3() {
-    if rustix::process::geteuid().is_root() {
-        assert!(succeeds(again(&as_user("666", "65534"), "figures::measure"), Duration::from_secs(60)));
-    }
 }

@@ -72,9 +72,10 @@ fn step(m: &Mount, numbers: &mut Numbers, open: &mut Vec<fs::File>) {
         5 | 6 => fs::rename(&path, &other),
         7 => fs::hard_link(&path, &other),
         8 => std::os::unix::fs::symlink(&some[..some.len().min(9)], &path),
+        // The owner keeps all rights: who is not root could not look into it in the end.
         9 => fs::set_permissions(
             &path,
-            std::os::unix::fs::PermissionsExt::from_mode(0o600 + numbers.below(64) as u32),
+            std::os::unix::fs::PermissionsExt::from_mode(0o700 + numbers.below(64) as u32),
         ),
         10 => fs::read_dir(&path).map(|entries| entries.flatten().for_each(|e| drop(fs::metadata(e.path())))),
         11 => fs::OpenOptions::new().append(true).read(true).create(true).open(&path).map(|mut f| {
