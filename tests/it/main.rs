@@ -9,6 +9,7 @@ mod deviations;
 mod env;
 mod examples;
 mod faults;
+mod fuzz;
 mod guard;
 mod ops;
 mod ops_attrs;

@@ -1,0 +1,83 @@
+//! Where random programs found a mount to be unlike the directory under it, and the kernel lets it be no other: the newer D
+//! rows of SEMANTICS.md.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+
+use chaosfs::Backing;
+
+use super::strict;
+use crate::ops::{Number, Twin, as_nobody, chmod, fallocate, is_root};
+
+#[test]
+fn a_call_that_is_wrong_in_two_ways_is_not_refused_for_lack_of_permission() {
+    chaosfs::require_fuse!();
+    if !is_root() {
+        return;
+    }
+    let twin = Twin::new();
+    let remove = |dir: &std::path::Path| {
+        fs::write(dir.join("file"), "").unwrap();
+        as_nobody(|| fs::remove_dir(dir.join("file")).number())
+    };
+    assert_eq!(remove(twin.bare()), Err(libc::EACCES));
+    assert_eq!(remove(twin.mount.path()), Err(libc::ENOTDIR));
+}
+
+#[test]
+fn a_chown_to_nobody_is_refused_to_nobody() {
+    chaosfs::require_fuse!();
+    if !is_root() {
+        return;
+    }
+    let twin = Twin::new();
+    let change = |dir: &std::path::Path| {
+        let file = File::create(dir.join("file")).unwrap();
+        chmod(&dir.join("file"), 0o4755);
+        let done = as_nobody(|| rustix::fs::fchown(&file, None, None).number());
+        (done, file.metadata().unwrap().permissions().mode() & 0o7777)
+    };
+    assert_eq!(change(twin.bare()), (Err(libc::EPERM), 0o4755));
+    assert_eq!(change(twin.mount.path()), (Ok(()), 0o4755), "and changes nothing");
+}
+
+#[test]
+fn ranges_are_not_collapsed_and_not_inserted() {
+    chaosfs::require_fuse!();
+    let m = Backing::temp().unwrap().mount(strict()).unwrap();
+    let file = File::create(m.join("file")).unwrap();
+    file.set_len(1 << 20).unwrap();
+    for mode in [libc::FALLOC_FL_COLLAPSE_RANGE, libc::FALLOC_FL_INSERT_RANGE] {
+        assert_eq!(fallocate(&file, mode as u32, 0, 4096), Err(libc::EOPNOTSUPP));
+    }
+    assert_eq!(file.metadata().unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn direct_files_are_read_and_written_at_any_place() {
+    chaosfs::require_fuse!();
+    let m = Backing::temp().unwrap().mount(strict()).unwrap();
+    let mut direct = File::options();
+    direct.read(true).write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT);
+    let mut file = direct.open(m.join("file")).unwrap();
+    file.write_all(b"seven b").unwrap();
+    file.write_all_at(b"S", 3).unwrap();
+    file.rewind().unwrap();
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "sevSn b");
+}
+
+#[test]
+fn only_writing_finds_out_how_large_a_file_may_be() {
+    chaosfs::require_fuse!();
+    let m = Backing::temp().unwrap().mount(strict()).unwrap();
+    let mut file = File::create(m.join("file")).unwrap();
+    let far = i64::MAX as u64 - 4096;
+    assert_eq!(file.seek(SeekFrom::Start(far)).unwrap(), far);
+    // Where the backing file system knows no limit of its own, this is one large hole.
+    let written = file.write(b"x").number();
+    let beneath = File::create(m.backing().path().join("other")).unwrap().write_at(b"x", far).number();
+    assert_eq!(written, beneath);
+}
