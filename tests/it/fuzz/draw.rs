@@ -24,7 +24,8 @@ pub(super) struct Profile {
 }
 
 fn name() -> impl Strategy<Value = Vec<u8>> {
-    let odd: [&'static [u8]; 4] = [b"\n \\x", b"\xff\xfe", b"...", b"."];
+    // No `.`: see D17.
+    let odd: [&'static [u8]; 3] = [b"\n \\x", b"\xff\xfe", b"..."];
     prop_oneof![
         30 => select(&b"abcde"[..]).prop_map(|c| vec![c]),
         4 => select(odd.to_vec()).prop_map(<[u8]>::to_vec),
@@ -34,11 +35,13 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn path() -> impl Strategy<Value = Vec<u8>> {
-    let joined = |parts: Vec<Vec<u8>>| parts.join(&b'/');
+    // `d` and `e` are directories at first, and often later.
+    let dir = || prop_oneof![8 => select(&b"de"[..]).prop_map(|c| vec![c]), 1 => name()];
+    let joined = |parts: [Vec<u8>; 2]| parts.join(&b'/');
     prop_oneof![
         12 => name(),
-        8 => vec(name(), 2..=2).prop_map(joined),
-        3 => vec(name(), 3..=3).prop_map(joined),
+        8 => (dir(), name()).prop_map(move |(a, b)| joined([a, b])),
+        3 => (dir(), dir(), name()).prop_map(move |(a, b, c)| joined([joined([a, b]), c])),
         1 => name().prop_map(|n| [&n[..], b"/"].concat()),
     ]
 }
@@ -72,6 +75,11 @@ fn mode() -> impl Strategy<Value = u32> {
 }
 
 fn open_flags() -> impl Strategy<Value = i32> {
+    let usual = [libc::O_RDWR | libc::O_CREAT, libc::O_RDWR, libc::O_WRONLY | libc::O_APPEND, libc::O_RDONLY];
+    prop_oneof![3 => select(usual.to_vec()), 2 => odd_flags()]
+}
+
+fn odd_flags() -> impl Strategy<Value = i32> {
     let flag = |bit: i32, one_in: u32| {
         prop::bool::weighted(1.0 / f64::from(one_in)).prop_map(move |b| if b { bit } else { 0 })
     };
@@ -215,6 +223,22 @@ fn act(p: Profile) -> BoxedStrategy<Do> {
     .boxed()
 }
 
+/// What there is before a program starts: two directories in each other, and open files.
+fn first(n: usize) -> Do {
+    let at = |path: &[u8]| Where { base: None, path: path.to_vec() };
+    let open =
+        |path: &[u8], slot| Do::Open { at: at(path), flags: libc::O_RDWR | libc::O_CREAT, mode: 0o666, slot };
+    match n {
+        0 => Do::Mkdir(at(b"d"), 0o777),
+        1 => Do::Mkdir(at(b"e"), 0o777),
+        2 => Do::Mkdir(at(b"d/e"), 0o777),
+        3 => open(b"a", 0),
+        4 => open(b"d/b", 1),
+        5 => open(b"e/c", 2),
+        _ => open(b"a", 3),
+    }
+}
+
 /// A program for this profile.
 pub(super) fn program(p: Profile) -> impl Strategy<Value = Vec<Step>> {
     let user = if p.users {
@@ -223,5 +247,9 @@ pub(super) fn program(p: Profile) -> impl Strategy<Value = Vec<Step>> {
         Just(0).boxed()
     };
     let step = (0..p.clients, user, act(p)).prop_map(|(client, user, what)| Step { client, user, what });
-    vec(step, 1..=p.steps)
+    let start = 0..=7_usize;
+    (start, vec(step, 1..=p.steps)).prop_map(move |(start, steps)| {
+        let first = (0..7 - start).map(|n| Step { client: n % p.clients, user: 0, what: first(n) });
+        first.chain(steps).collect()
+    })
 }

@@ -26,6 +26,24 @@ fn a_call_that_is_wrong_in_two_ways_is_not_refused_for_lack_of_permission() {
 }
 
 #[test]
+fn a_dot_in_a_path_is_not_asked_for() {
+    chaosfs::require_fuse!();
+    if !is_root() {
+        return;
+    }
+    let twin = Twin::new();
+    let look = |dir: &std::path::Path| {
+        fs::create_dir(dir.join("listed")).unwrap();
+        fs::write(dir.join("listed/file"), "").unwrap();
+        chmod(&dir.join("listed"), 0o644);
+        let through = |path: &str| as_nobody(|| fs::symlink_metadata(dir.join(path)).map(drop).number());
+        (through("listed/."), through("listed/file"))
+    };
+    assert_eq!(look(twin.bare()), (Err(libc::EACCES), Err(libc::EACCES)));
+    assert_eq!(look(twin.mount.path()), (Ok(()), Err(libc::EACCES)));
+}
+
+#[test]
 fn a_chown_to_nobody_is_refused_to_nobody() {
     chaosfs::require_fuse!();
     if !is_root() {
