@@ -197,3 +197,60 @@ fn guard_cycle(bencher: Bencher<'_, '_>) {
         m.unmount().expect("nobody uses it");
     });
 }
+
+/// A tree of so many files, a thousand in a directory. What one operation costs must be the same in each: flat.
+struct Tree {
+    place: Place,
+    files: usize,
+    next: usize,
+}
+
+impl Tree {
+    fn new(place: &str, files: usize) -> Tree {
+        let place = Place::new(place);
+        for n in 0..files {
+            if n % 1000 == 0 {
+                fs::create_dir(place.dir.path().join((n / 1000).to_string())).expect("a directory");
+            }
+            File::create(place.dir.path().join(Tree::name(n))).expect("a file");
+        }
+        let mut tree = Tree { place, files, next: 0 };
+        // Known to the mount, as after some work in it.
+        for _ in 0..files {
+            fs::metadata(tree.path()).expect("its attributes");
+        }
+        tree
+    }
+
+    fn name(n: usize) -> String {
+        format!("{}/{n}", n / 1000)
+    }
+
+    /// The next file, far from the one before.
+    fn path(&mut self) -> PathBuf {
+        self.next = (self.next + 7919) % self.files;
+        self.place.join(&Tree::name(self.next))
+    }
+}
+
+#[divan::bench(args = PLACES, consts = [10, 1000, 100_000], sample_count = 20)]
+fn stat_among<const FILES: usize>(bencher: Bencher<'_, '_>, place: &str) {
+    let mut tree = Tree::new(place, FILES);
+    bencher.bench_local(|| fs::metadata(tree.path()).expect("its attributes").len());
+}
+
+#[divan::bench(args = PLACES, consts = [10, 1000, 100_000], sample_count = 20)]
+fn read_among<const FILES: usize>(bencher: Bencher<'_, '_>, place: &str) {
+    let mut tree = Tree::new(place, FILES);
+    bencher.bench_local(|| fs::read(tree.path()).expect("its bytes").len());
+}
+
+#[divan::bench(args = PLACES, consts = [10, 1000, 100_000], sample_count = 20)]
+fn create_and_remove_among<const FILES: usize>(bencher: Bencher<'_, '_>, place: &str) {
+    let mut tree = Tree::new(place, FILES);
+    bencher.bench_local(|| {
+        let path = tree.path().with_extension("new");
+        drop(File::create_new(&path).expect("a new file"));
+        fs::remove_file(&path).expect("to remove it");
+    });
+}

@@ -203,6 +203,10 @@ pub enum BackingProblem {
         "is already open in this process with another clock\n  help: keep the first `Backing` and mount from it, or drop it before opening again"
     )]
     AlreadyOpen,
+    /// It is in a mount that this process serves itself. Were the process killed, it could never end: closing the files
+    /// of one mount would wait for the other.
+    #[error("is in a mount of this process\n  help: serve one of the two mounts from another process")]
+    InOwnMount,
 }
 
 /// A process that holds a mount: an open file, a working directory, a mapped file.

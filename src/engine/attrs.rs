@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::disk::{self, Result, SetTime, Target};
 use super::handles::Handle;
 use super::lanes::Keep;
-use super::{Caller, Engine, Entry, State, Touched};
+use super::{Caller, Engine, Entry, Errno, State, Touched};
 use crate::model::attr::Attr;
 use crate::model::history::Why;
 use crate::model::ids::ObjectId;
@@ -25,6 +25,13 @@ pub(crate) struct SetAttr {
     pub(crate) atime: SetTime,
     pub(crate) mtime: SetTime,
     pub(crate) handle: Option<Handle>,
+}
+
+impl SetAttr {
+    fn changes_nothing(&self) -> bool {
+        let times = matches!((self.atime, self.mtime), (SetTime::Keep, SetTime::Keep));
+        times && self.mode.is_none() && self.uid.is_none() && self.gid.is_none() && self.size.is_none()
+    }
 }
 
 /// The room of the file system under the backing.
@@ -76,7 +83,8 @@ impl Engine {
             self.resize(st, who, object, size, set.handle)?;
         }
         let times = (!matches!(set.atime, SetTime::Keep)) || !matches!(set.mtime, SetTime::Keep);
-        if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || times {
+        let owner = set.uid.is_some() || set.gid.is_some();
+        if set.mode.is_some() || owner || times || set.changes_nothing() {
             if times {
                 // A later flush would move the time again.
                 self.flush_dirty(st, who, object)?;
@@ -99,6 +107,13 @@ impl Engine {
     fn apply(&self, who: &Caller, fd: BorrowedFd<'_>, set: &SetAttr) -> Result<()> {
         if set.uid.is_some() || set.gid.is_some() {
             disk::chown(Target::Fd(fd), set.uid, set.gid)?;
+        } else if set.changes_nothing() {
+            // What the kernel sends for a `chown` to nobody, and before others change the file: set-id bits go. Only the
+            // first is for the owner alone, and they cannot be told apart.
+            match disk::chown(Target::Fd(fd), None, None) {
+                Err(Errno::EPERM) => {}
+                done => done?,
+            }
         }
         if let Some(mode) = set.mode {
             disk::chmod(fd, mode)?;

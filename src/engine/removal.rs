@@ -28,6 +28,11 @@ pub(super) struct Losing {
     anchor: Option<Arc<OwnedFd>>,
 }
 
+/// Whether the kernel opens objects of this kind, or is inside, without telling us.
+fn is_the_kernels(kind: Kind) -> bool {
+    !matches!(kind, Kind::File | Kind::Symlink)
+}
+
 impl Engine {
     #[allow(clippy::too_many_arguments)] // who lost what, where, and what was kept of it
     pub(super) fn lost(
@@ -43,6 +48,8 @@ impl Engine {
         let Losing { object, last, attr, anchor } = losing;
         if last {
             st.paths.remove(&object);
+            // R8: that it has no name any more, its remover sees at once.
+            st.world.view_mut(who.client).forget(object);
             st.retain(who, object, Removal { author: who.client, visible, attr }, anchor);
             return;
         }
@@ -84,7 +91,7 @@ impl State {
         };
         let last = stat.attr.kind == Kind::Directory || stat.attr.nlink <= 1;
         // Someone may have to be shown it later, or be inside it; or it is known by this name only, and has others.
-        let keep = !last || late || stat.attr.kind == Kind::Directory;
+        let keep = !last || late || is_the_kernels(stat.attr.kind);
         let anchor = if keep { self.anchor(object).ok() } else { None };
         let attr = self.corrected(object, stat.attr);
         Some(Losing { object, last, attr, anchor })
@@ -92,18 +99,23 @@ impl State {
 
     /// What a client that asks now is told of a removed object: its last attributes while it does not see the removal,
     /// the real ones while it has it open, `ESTALE` otherwise. None for an object that is there.
+    /// Who removed it can ask only by a descriptor of before: an `O_PATH` one, of which nobody tells us.
     pub(super) fn removed(&mut self, who: &Caller, id: ObjectId) -> Result<Option<Attr>> {
         let Some(removal) = self.object(id)?.dead else { return Ok(None) };
         if removal.author != who.client && who.now < removal.visible {
             return Ok(Some(removal.attr));
         }
         let object = self.object(id)?;
-        // A removed directory can still be a working directory.
-        let inside = object.kind == Kind::Directory
-            && object.anchor.is_some()
-            && self.clients.get(&who.client).is_some_and(|c| c.lookups.contains_key(&id));
-        let held = inside || object.open.iter().any(|f| f.client == who.client);
-        if held { self.truth(id).map(Some) } else { Err(Errno::ESTALE) }
+        let known = self.clients.get(&who.client).is_some_and(|c| c.lookups.contains_key(&id));
+        // A removed directory can still be a working directory, and a removed fifo open.
+        let inside = known && is_the_kernels(object.kind) && object.anchor.is_some();
+        if inside || object.open.iter().any(|f| f.client == who.client) {
+            self.truth(id).map(Some)
+        } else if known && removal.author == who.client {
+            Ok(Some(Attr { nlink: 0, ..removal.attr }))
+        } else {
+            Err(Errno::ESTALE)
+        }
     }
 
     /// Keeps a removed object as long as someone may still be shown it.

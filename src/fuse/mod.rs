@@ -449,7 +449,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let (id, h, at, hole) = (object(ino), handle(fh), offset.max(0) as u64, whence == libc::SEEK_HOLE);
+        let (id, h, at, hole) = (object(ino), handle(fh), offset as u64, whence == libc::SEEK_HOLE);
         let work = move |engine: &Engine, who: &_| engine.seek(who, id, h, at, hole);
         let send = |reply: ReplyLseek, at: u64| reply.offset(at as i64);
         self.0.serve(req, (Op::Lseek, Place::Object(id)), reply, work, send);

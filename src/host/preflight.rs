@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, statx}
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
-use super::{helper, mountinfo, server};
+use super::{helper, mountinfo, owner, server};
 use crate::error::{BackingProblem, Error, MountpointProblem};
 
 pub(super) const DEVICE: &str = "/dev/fuse";
@@ -154,5 +154,10 @@ pub(crate) fn check_backing(path: &Path) -> Result<PathBuf, Error> {
     // Reading is one permission, entering is another.
     rustix::fs::accessat(&read, ".", rustix::fs::Access::EXEC_OK, AtFlags::EACCESS)
         .map_err(|e| wrong(problem(e.into())))?;
+    let device = rustix::fs::fstat(&read).map_err(|e| wrong(problem(e.into())))?.st_dev;
+    let ours = |mount: &mountinfo::Entry| mount.st_dev == device && mount.source == owner::source();
+    if mountinfo::read().is_ok_and(|mounts| mounts.iter().any(ours)) {
+        return Err(wrong(BackingProblem::InOwnMount));
+    }
     fs::canonicalize(path).map_err(|e| wrong(problem(e)))
 }

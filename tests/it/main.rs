@@ -3,12 +3,14 @@
 //! Nothing here sleeps to wait: time is the manual clock of a backing, or a condition with a deadline.
 #![allow(clippy::disallowed_methods, reason = "tests put limits on real programs in real time")]
 
+mod abuse;
 mod ancestors;
 mod anomalies;
 mod deviations;
 mod env;
 mod examples;
 mod faults;
+mod fuzz;
 mod guard;
 mod lanes;
 mod ops;
