@@ -1,6 +1,7 @@
 //! Whole programs on a mount, with strict knobs and as the one client of eventual ones: what they come to is what they come
 //! to on the bare directory.
 
+mod async_io;
 mod databases;
 mod editors;
 mod mappings;
