@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use chaosfs::Knobs;
+use chaosfs::{Errno, Fault, Knobs, Op};
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode, types};
 
@@ -295,4 +295,20 @@ fn a_ring_asks_nothing_beyond_the_end_that_the_kernel_knows() {
     assert_eq!(read(2), 8, "what was asked was answered");
     assert_eq!(reads.metadata().unwrap().len(), 10);
     assert_eq!(read(4), 6, "the kernel was told the size");
+}
+
+#[test]
+fn after_a_failed_write_of_a_ring_the_kernel_cuts_the_file_where_it_thinks_it_ends() {
+    let two = Two::new(Knobs::strict()).file("f", "1234");
+    let Some(mut ring) = Ring::new() else { return };
+    let file = support::edit(&two.b, "f");
+    let write = opcode::Write::new(types::Fd(file.as_raw_fd()), b"late".as_ptr(), 4).offset(100).build();
+    let content = || fs::read_to_string(two.backing.path().join("f")).unwrap();
+    let fault = two.b.inject(Fault::fail(Errno::EIO).on(Op::Write));
+    assert_eq!(ring.one(write.clone()), -libc::EIO);
+    assert_eq!(content(), "1234", "alone, nobody notices");
+    support::write(&support::append(&two.a, "f"), "567890");
+    assert_eq!(ring.one(write), -libc::EIO);
+    // It comes as an `ftruncate` does, so nobody can tell that no program meant it.
+    assert_eq!((fault.hits(), content()), (2, "1234".to_owned()));
 }
