@@ -100,10 +100,12 @@ fn take_lock(
         LockOutcome::Busy(_, answer) if sleep => answer(Err(Errno::EAGAIN)),
         LockOutcome::Busy(holder, answer) => {
             // The holder may have closed the file already: the kernel tells of that in its own time. Before the request
-            // is refused, everything that its mount still has to tell is waited for, on another thread.
+            // is refused, everything that its mount still has to tell is waited for, on another thread. That one has no
+            // descriptors: when the process dies meanwhile, who waits for a mount must not keep `/dev/fuse` open.
             let core = core.clone();
             server::start(move || {
-                (core.drain)(holder);
+                let asks = core.clone();
+                let _ = server::start_alone(move || (asks.drain)(holder)).recv();
                 let again =
                     core.quietly(Op::Lock, |engine| engine.set_lock(&who, file, owner, lock, false, answer));
                 if let Some(LockOutcome::Busy(_, answer)) = again {
