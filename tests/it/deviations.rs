@@ -1,14 +1,16 @@
 //! Where a mount is not like the backing directory, or a client not like a real one: the D rows of SEMANTICS.md.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom};
+use std::io::{IoSliceMut, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use chaosfs::{Backing, Clock, Knobs, Options};
-use rustix::fs::{FlockOperation, SeekFrom as To};
+use rustix::event::epoll::{CreateFlags, EventFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom as To};
+use rustix::io::{Errno, ReadWriteFlags};
 
 #[test]
 fn flock_and_fcntl_locks_of_one_file_conflict() {
@@ -40,7 +42,7 @@ fn a_past_state_is_all_data_to_lseek() {
     assert_eq!(rustix::fs::seek(seen.as_fd(), To::Data(0)).unwrap(), 0);
     assert_eq!(rustix::fs::seek(seen.as_fd(), To::Hole(0)).unwrap(), (1 << 20) + 4);
     backing.clock().advance(Duration::from_secs(3));
-    assert_eq!(rustix::fs::seek(seen.as_fd(), To::Data(0)), Err(rustix::io::Errno::NXIO));
+    assert_eq!(rustix::fs::seek(seen.as_fd(), To::Data(0)), Err(Errno::NXIO));
 }
 
 #[test]
@@ -101,4 +103,25 @@ fn a_temporary_backing_stays_as_long_as_any_handle_on_it() {
     fs::write(m.join("f"), "x").unwrap();
     drop(m);
     assert!(!path.exists());
+}
+
+#[test]
+fn what_the_kernel_keeps_from_servers_of_fuse_is_refused() {
+    let backing = Backing::temp().unwrap();
+    let m = backing.mount(Options::new().knobs(Knobs::strict())).unwrap();
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(m.join("f")).unwrap();
+    file.set_len(1 << 20).unwrap();
+    // Cutting out and inserting, flags of the inode, reading what is in memory only, the time of birth.
+    for mode in [FallocateFlags::COLLAPSE_RANGE, FallocateFlags::INSERT_RANGE] {
+        assert_eq!(rustix::fs::fallocate(&file, mode, 0, 1 << 16), Err(Errno::OPNOTSUPP));
+    }
+    assert_eq!(rustix::fs::ioctl_getflags(&file), Err(Errno::NOTTY));
+    let mut buffer = [0; 4];
+    let nowait = rustix::io::preadv2(&file, &mut [IoSliceMut::new(&mut buffer)], 0, ReadWriteFlags::NOWAIT);
+    assert_eq!(nowait, Err(Errno::OPNOTSUPP));
+    assert!(file.metadata().unwrap().created().is_err());
+    // And for once more is possible: waiting for a file that is always ready. Others refuse it.
+    let epoll = rustix::event::epoll::create(CreateFlags::CLOEXEC).unwrap();
+    let data = rustix::event::epoll::EventData::new_u64(1);
+    assert_eq!(rustix::event::epoll::add(&epoll, &file, data, EventFlags::IN), Ok(()));
 }
