@@ -69,6 +69,8 @@ impl Filesystem for Adapter {
             // A default ACL replaces the umask, and only the backing knows of it.
             InitFlags::FUSE_DONT_MASK,
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+            // Without it a read by `io_uring` that meets the end of the file is asked again at the place where it began.
+            InitFlags::FUSE_ASYNC_DIO,
             // Set-uid bits go with the write that makes them go, on the backing: the kernel would ask for it in the name
             // of the writer, who may not.
             InitFlags::FUSE_HANDLE_KILLPRIV,

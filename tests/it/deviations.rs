@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chaosfs::{Backing, Clock, Knobs, Options};
 use rustix::fs::{FlockOperation, SeekFrom as To};
+use rustix::io::Errno;
 
 #[test]
 fn flock_and_fcntl_locks_of_one_file_conflict() {
@@ -39,7 +40,7 @@ fn a_past_state_is_all_data_to_lseek() {
     assert_eq!(rustix::fs::seek(seen.as_fd(), To::Data(0)).unwrap(), 0);
     assert_eq!(rustix::fs::seek(seen.as_fd(), To::Hole(0)).unwrap(), (1 << 20) + 4);
     backing.clock().advance(Duration::from_secs(3));
-    assert_eq!(rustix::fs::seek(seen.as_fd(), To::Data(0)), Err(rustix::io::Errno::NXIO));
+    assert_eq!(rustix::fs::seek(seen.as_fd(), To::Data(0)), Err(Errno::NXIO));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use chaosfs::{Fault, Knobs, Op, Options};
+use chaosfs::{Backing, Fault, Knobs, Op, Options};
+use rustix::fs::FlockOperation;
 
 /// Tells a child process how it is to end.
 const ENDING: &str = "CHAOSFS_TEST_ENDING";
@@ -91,4 +92,50 @@ fn a_process_dies_at_once_however_it_ends_and_its_mount_is_swept_by_the_next() {
     let _ = Command::new("umount").args(["-l", &mountpoint]).status();
     let _ = std::fs::remove_dir(&mountpoint);
     assert_eq!(std::fs::read(backing.path().join("f")).unwrap(), b"x");
+}
+
+/// Plays a process in which one client asks for locks that another one has, all the time.
+#[test]
+fn refused() {
+    let Ok(backing) = std::env::var(REFUSED) else { return };
+    let backing = Backing::open(backing).unwrap();
+    let [a, b] = [(); 2].map(|()| backing.mount(Options::new().knobs(Knobs::strict())).unwrap());
+    let held = File::open(a.join("f")).unwrap();
+    rustix::fs::flock(&held, FlockOperation::LockExclusive).unwrap();
+    let ask = || {
+        let asking = File::open(b.join("f")).unwrap();
+        move || rustix::fs::flock(&asking, FlockOperation::NonBlockingLockExclusive).is_err()
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            let refused = ask();
+            scope.spawn(move || while refused() {});
+        }
+        let refused = ask();
+        assert!((0..100).all(|_| refused()));
+        println!("\nserving {} {}", a.path().display(), b.path().display());
+    });
+}
+
+const REFUSED: &str = "CHAOSFS_TEST_REFUSED";
+
+#[test]
+fn a_process_dies_while_one_of_its_clients_asks_for_locks_of_another() {
+    let backing = tempfile::tempdir().unwrap();
+    std::fs::write(backing.path().join("f"), "x").unwrap();
+    for _ in 0..12 {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "processes::refused", "--nocapture"]).env(REFUSED, backing.path());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said =
+            lines.map_while(Result::ok).filter_map(|l| l.strip_prefix("serving ").map(str::to_owned));
+        let mounts = said.next().expect("it serves");
+        child.kill().unwrap();
+        let died = ends(&mut child);
+        // What a process that cannot die is freed by as well.
+        let _ = Command::new("umount").arg("-f").args(mounts.split(' ')).stderr(Stdio::null()).status();
+        mounts.split(' ').for_each(|path| drop(std::fs::remove_dir(path)));
+        assert!(died, "it waits for a server that is gone");
+    }
 }

@@ -1,11 +1,57 @@
 //! Whole programs on a mount, with strict knobs and as the one client of eventual ones: what they come to is what they come
 //! to on the bare directory.
 
+mod async_io;
+mod databases;
+mod editors;
+mod mappings;
+mod python;
+mod tools;
+
+use std::fmt::Debug;
+use std::fs;
 use std::path::Path;
 
 use chaosfs::Knobs;
 
-use crate::ops::{Twin, shell};
+use crate::ops::{NOBODY, Twin, as_nobody, is_root, shell};
+
+/// Does the same on the bare directory and on a strict mount, each in a directory of its own, and answers what it came to.
+/// As root it is done once more by a thread that is an ordinary user.
+#[track_caller]
+fn both<T: PartialEq + Debug + Send>(work: impl Fn(&Path) -> T + Sync) -> T {
+    let t = Twin::new();
+    let place = |dir: &Path, name: &str| {
+        let place = dir.join(name);
+        fs::create_dir(&place).unwrap();
+        place
+    };
+    let came_to = t.both(|dir| work(&place(dir, "own")));
+    if is_root() {
+        t.same(|dir| {
+            let theirs = place(dir, "theirs");
+            std::os::unix::fs::chown(&theirs, Some(NOBODY), Some(NOBODY)).unwrap();
+            as_nobody(|| work(&theirs))
+        });
+    }
+    came_to
+}
+
+/// The same, where only that it comes to the same counts.
+#[track_caller]
+fn same<T: PartialEq + Debug + Send>(work: impl Fn(&Path) -> T + Sync) {
+    let _ = both(work);
+}
+
+/// Runs a script by [`both`]; it must succeed.
+#[track_caller]
+fn script(text: &str) -> String {
+    both(|dir| {
+        let (code, said) = shell(dir, &format!("set -e\nexport LC_ALL=C HOME=$PWD\n{text}"));
+        assert_eq!(code, Some(0), "in {}: {said}", dir.display());
+        said
+    })
+}
 
 /// Runs the script on the bare directory and through mounts of both kinds, and answers what it said.
 fn everywhere(script: &str) -> String {
