@@ -234,7 +234,8 @@ impl State {
 
     /// What a kernel may do with the bytes of a file that is being opened, and that it may go on doing so.
     pub(super) fn opens_pages(&mut self, who: &Caller, object: ObjectId, flags: OpenFlags) -> Pages {
-        let only_reads = flags.read && !flags.write && !flags.direct;
+        // Reading past the kernel moves access times; pages that were read without that must not stand in for it.
+        let only_reads = flags.read && !flags.write && !flags.direct && !flags.noatime;
         let found = self.objects.get(object);
         let written = found.is_none_or(|o| o.kind != Kind::File || o.open.iter().any(|f| f.flags.write));
         let open = self.lane(who.client).is_some();

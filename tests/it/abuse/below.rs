@@ -147,7 +147,7 @@ fn a_deleted_directory_gives_errors_and_keeps_what_is_open() {
     let base = tempfile::tempdir().unwrap();
     let dir = base.path().join("backing");
     fs::create_dir_all(dir.join("d")).unwrap();
-    let m = strict().mount(&dir).unwrap();
+    let m = strict().exact(true).mount(&dir).unwrap();
     put(&m, "d/f", "text");
     let open = File::options().read(true).write(true).open(m.join("d/f")).unwrap();
     fs::remove_dir_all(&dir).unwrap();
