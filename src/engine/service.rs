@@ -29,11 +29,11 @@ pub(crate) enum Admission {
 }
 
 /// What an operation is about, for rules and draws.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Place<'a> {
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
     Object(ObjectId),
-    Name(ObjectId, &'a Name),
-    Names(ObjectId, &'a Name, ObjectId, &'a Name),
+    Name(ObjectId, Name),
+    Names((ObjectId, Name), (ObjectId, Name)),
     Bytes(ObjectId, u64),
 }
 
@@ -184,15 +184,15 @@ impl Engine {
     }
 
     /// Whether an operation goes on, fails, or waits. Only asked when the client is armed.
-    pub(crate) fn admit(&self, who: &Caller, op: Op, place: Place<'_>) -> Admission {
+    pub(crate) fn admit(&self, who: &Caller, op: Op, place: &Place) -> Admission {
         let mut st = self.lock();
         let path = match place {
-            Place::Object(object) | Place::Bytes(object, _) => st.path_of(who.client, object),
-            Place::Name(dir, name) | Place::Names(dir, name, ..) => st.path_at(dir, name),
+            Place::Object(object) | Place::Bytes(object, _) => st.path_of(who.client, *object),
+            Place::Name(dir, name) | Place::Names((dir, name), _) => st.path_at(*dir, name),
         };
         // What has two names is meant by a rule for either.
         let other = match place {
-            Place::Names(_, _, dir, name) => Some(st.path_at(dir, name)),
+            Place::Names(_, (dir, name)) => Some(st.path_at(*dir, name)),
             _ => None,
         };
         let client = st.client(who.client);
@@ -355,13 +355,13 @@ impl State {
     }
 
     /// Whether chance drops this operation: by seed, client, operation, path, and how often that has been asked.
-    fn draw(&mut self, who: &Caller, op: Op, path: &Path, place: Place<'_>) -> bool {
+    fn draw(&mut self, who: &Caller, op: Op, path: &Path, place: &Place) -> bool {
         let p = self.world.knobs(who.client).drop_prob;
         if p <= 0.0 {
             return false;
         }
         let client = self.client(who.client);
-        let offset = if let Place::Bytes(_, at) = place { at } else { 0 };
+        let offset = if let Place::Bytes(_, at) = place { *at } else { 0 };
         let key = Key::new(client.seed)
             .bytes(client.name.as_bytes())
             .bytes(op.name().as_bytes())

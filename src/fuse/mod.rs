@@ -92,7 +92,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (dir, name) = (object(parent), Name::new(name));
-        let place = Place::Name(dir, &name.clone());
+        let place = Place::Name(dir, name.clone());
         self.0.serve(
             req,
             (Op::Lookup, place),
@@ -130,7 +130,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (dir, name) = (object(parent), Name::new(name));
-        let place = Place::Name(dir, &name.clone());
+        let place = Place::Name(dir, name.clone());
         let work = move |engine: &Engine, who: &_| {
             with_umask(umask, mode, |mode| engine.mknod(who, dir, &name, mode, rdev))
         };
@@ -139,7 +139,7 @@ impl Filesystem for Adapter {
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (dir, name) = (object(parent), Name::new(name));
-        let place = Place::Name(dir, &name.clone());
+        let place = Place::Name(dir, name.clone());
         let work = move |engine: &Engine, who: &_| {
             with_umask(umask, mode, |mode| engine.mkdir(who, dir, &name, mode))
         };
@@ -148,7 +148,7 @@ impl Filesystem for Adapter {
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (dir, name) = (object(parent), Name::new(name));
-        let place = Place::Name(dir, &name.clone());
+        let place = Place::Name(dir, name.clone());
         self.0.serve(
             req,
             (Op::Unlink, place),
@@ -160,7 +160,7 @@ impl Filesystem for Adapter {
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (dir, name) = (object(parent), Name::new(name));
-        let place = Place::Name(dir, &name.clone());
+        let place = Place::Name(dir, name.clone());
         self.0.serve(
             req,
             (Op::Rmdir, place),
@@ -172,7 +172,7 @@ impl Filesystem for Adapter {
 
     fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (dir, name, target) = (object(parent), Name::new(link_name), target.as_os_str().to_owned());
-        let place = Place::Name(dir, &name.clone());
+        let place = Place::Name(dir, name.clone());
         let work = move |engine: &Engine, who: &_| engine.symlink(who, dir, &name, &target);
         self.0.serve(req, (Op::Symlink, place), reply, work, send_entry);
     }
@@ -188,8 +188,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (from, to) = ((object(parent), Name::new(name)), (object(newparent), Name::new(newname)));
-        let (name, new_name) = (from.1.clone(), to.1.clone());
-        let place = Place::Names(from.0, &name, to.0, &new_name);
+        let place = Place::Names(from.clone(), to.clone());
         let work = move |engine: &Engine, who: &_| {
             engine.rename(who, (from.0, &from.1), (to.0, &to.1), flags.bits())
         };
@@ -320,7 +319,7 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (dir, name) = (object(parent), Name::new(name));
-        let place = Place::Name(dir, &name.clone());
+        let place = Place::Name(dir, name.clone());
         let how = (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0);
         let flags = open_flags(flags);
         let work = move |engine: &Engine, who: &_| {

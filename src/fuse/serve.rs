@@ -182,7 +182,7 @@ impl Core {
     pub(super) fn serve<R: Answer, T: Send + 'static>(
         self: &Arc<Self>,
         req: &Request,
-        (op, place): (Op, Place<'_>),
+        (op, place): (Op, Place),
         reply: R,
         work: impl FnOnce(&Engine, &Caller) -> Result<T> + Send + 'static,
         send: impl FnOnce(R, T) + Send + 'static,
@@ -195,13 +195,13 @@ impl Core {
     pub(super) fn admit<R: Answer>(
         self: &Arc<Self>,
         who: Caller,
-        (op, place): (Op, Place<'_>),
+        (op, place): (Op, Place),
         reply: R,
         go: impl FnOnce(&Arc<Core>, &Caller, R) + Send + 'static,
     ) {
         if self.is_armed() {
             // Nothing that may panic runs outside of a guard: it would end the session.
-            let admission = self.quietly(op, |engine| engine.admit(&who, op, place));
+            let admission = self.quietly(op, |engine| engine.admit(&who, op, &place));
             match admission.unwrap_or(Admission::Fail(Errno::EIO)) {
                 Admission::Pass => {}
                 Admission::Fail(e) => return reply.fail(e),
