@@ -33,6 +33,11 @@ pub(crate) fn sweep() -> Vec<PathBuf> {
     server::call(|| {
         let mut swept = Vec::new();
         for entry in mountinfo::read().unwrap_or_default().into_iter().filter(is_candidate).take(MOST) {
+            if is_dying(&entry) {
+                // Where that file system is mounted, whoever mounted may say so: those who wait need not any longer.
+                let minor = rustix::fs::minor(entry.st_dev);
+                let _ = std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1");
+            }
             if is_dead(&entry) && unmount::discard_path(&entry.mountpoint) {
                 let name = entry.mountpoint.file_name();
                 if name.is_some_and(|name| name.as_encoded_bytes().starts_with(OWN_PREFIX.as_bytes())) {
@@ -47,6 +52,10 @@ pub(crate) fn sweep() -> Vec<PathBuf> {
 
 fn is_candidate(entry: &Entry) -> bool {
     entry.fstype == FSTYPE && Label::parse(&entry.source).is_some_and(|label| label.fate() != Fate::Alive)
+}
+
+fn is_dying(entry: &Entry) -> bool {
+    Label::parse(&entry.source).is_some_and(|label| label.fate() == Fate::Dying)
 }
 
 fn is_dead(entry: &Entry) -> bool {

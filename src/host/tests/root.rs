@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::endings::{as_user, run};
-use super::victims::dies;
+use super::victims::{dies, let_go};
 use super::{again, succeeds};
 
 fn is_root() -> bool {
@@ -68,5 +68,13 @@ fn a_user_is_told_what_is_missing() {
         let mut command = again(&wrapper, "checks::as_a_user");
         command.env("CHAOSFS_TEST_CASE", case);
         assert!(succeeds(command, Duration::from_secs(20)), "{case}");
+    }
+}
+
+#[test]
+fn a_process_that_waits_for_its_own_mount_when_it_is_killed_is_let_go_by_the_next_sweep() {
+    // Only root can force an unmount, and others need the control file system of FUSE to end a connection.
+    if is_root() {
+        let_go();
     }
 }
