@@ -180,6 +180,11 @@ pub enum MountpointProblem {
     /// The mountpoint is the backing directory, or lies in it, or contains it.
     #[error("overlaps its own backing directory\n  help: use a directory outside of the backing")]
     OverlapsBacking,
+    /// It lies in a backing directory that is open in this process: looking there, the server would wait for itself.
+    #[error(
+        "lies in the backing directory `{}` of this process\n  help: mount outside of all backing directories; `.at(..)` or `TMPDIR` says where", .0.display()
+    )]
+    InBacking(PathBuf),
     /// This user may not look at it or mount on it.
     #[error("may not be used by this user ({0})\n  help: use a directory that you own")]
     Denied(String),
@@ -207,6 +212,9 @@ pub enum BackingProblem {
     /// of one mount would wait for the other.
     #[error("is in a mount of this process\n  help: serve one of the two mounts from another process")]
     InOwnMount,
+    /// A mount that this process serves is in it, at this path: looking there, the server would wait for itself.
+    #[error("contains a mount of this process, at `{}`\n  help: mount outside of all backing directories", .0.display())]
+    ContainsOwnMount(PathBuf),
 }
 
 /// A process that holds a mount: an open file, a working directory, a mapped file.

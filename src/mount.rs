@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::backing::Backing;
-use crate::error::{Error, Result};
+use crate::error::{Error, MountpointProblem, Result};
 use crate::fault::FaultGuard;
 use crate::fuse::session::{Serving, serve};
 use crate::fuse::{Adapter, Core};
@@ -21,6 +21,7 @@ use crate::model::fault::Fault;
 use crate::model::ids::ClientId;
 use crate::model::knobs::Knobs;
 use crate::options::{Options, exact_from_env, seed_from_env};
+use crate::shared::Shared;
 
 /// A mounted client of a backing directory: a guard. The mount is usable as long as the guard lives and is taken away when
 /// it drops, within its patience, whoever still uses it.
@@ -75,6 +76,10 @@ impl Mount {
             ..Spec::new(mountpoint)
         };
         let (core, name, serving) = server::call(move || {
+            if let Some(backing) = Shared::around(&spec.mountpoint) {
+                let problem = MountpointProblem::InBacking(backing);
+                return Err(Error::Mountpoint { path: spec.mountpoint, problem });
+            }
             let engine = shared.engine.clone();
             let Some((client, name, armed)) = engine.join(client_id.as_deref(), seed, knobs) else {
                 return Err(Error::InvalidValue {

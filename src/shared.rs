@@ -80,6 +80,12 @@ impl Shared {
         Ok(Home::new(shared))
     }
 
+    /// The open backing directory of this process in which `path` lies, if there is one. Runs on a server thread.
+    pub(crate) fn around(path: &Path) -> Option<PathBuf> {
+        let open: Vec<Arc<Shared>> = OPEN.lock().values().filter_map(Weak::upgrade).collect();
+        open.iter().find(|shared| path.starts_with(&shared.path)).map(|shared| shared.path.clone())
+    }
+
     /// Makes sure that everything that a client's kernel had to tell so far has been served.
     pub(crate) fn drain(&self, client: ClientId) {
         let mountpoint = self.mounts.lock().get(&client).cloned();

@@ -85,8 +85,8 @@ impl Engine {
         let times = (!matches!(set.atime, SetTime::Keep)) || !matches!(set.mtime, SetTime::Keep);
         let owner = set.uid.is_some() || set.gid.is_some();
         if set.mode.is_some() || owner || times || set.changes_nothing() {
-            if times {
-                // A later flush would move the time again.
+            if times || set.mode.is_some_and(|mode| mode & 0o6000 != 0) {
+                // A later flush would move the time again, or take the new bits away.
                 self.flush_dirty(st, who, object)?;
             }
             let visible = Self::attr_visible(st, who);

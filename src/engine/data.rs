@@ -137,8 +137,10 @@ impl Engine {
             return Err(Errno::EFBIG);
         }
         st.client(who.client).writers.entry(object).or_default().add(how.writer);
+        // A write can take set-id bits away; only the disk knows whose.
+        let at_once = how.sync || (!st.world.holds_back(who.client, object) && st.has_set_id(object));
         let due = st.world.write(who.client, object, moved.at, data, who.now);
-        if how.sync {
+        if at_once {
             moved.version = self.flush_dirty(st, who, object)?;
             moved.why = Why::Truth;
         } else if let Some(due) = due {
@@ -269,6 +271,10 @@ impl Engine {
 }
 
 impl State {
+    fn has_set_id(&mut self, object: ObjectId) -> bool {
+        self.stat(object).is_ok_and(|stat| stat.attr.perm & 0o6000 != 0)
+    }
+
     #[allow(clippy::too_many_arguments)] // a read and where to note what it saw
     fn read_seen(
         &mut self,

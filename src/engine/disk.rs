@@ -302,6 +302,12 @@ pub(crate) fn sync_dir(dir: BorrowedFd<'_>) -> Result<()> {
     Ok(fs::fsync(fd)?)
 }
 
+/// Syncs the whole file system that a readable directory is in.
+pub(crate) fn sync_all(dir: BorrowedFd<'_>) -> Result<()> {
+    let fd = fs::openat(dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(fs::syncfs(fd)?)
+}
+
 /// The next data or hole at or after `at`.
 pub(crate) fn seek(file: &OwnedFd, at: u64, hole: bool) -> Result<u64> {
     Ok(fs::seek(file, if hole { fs::SeekFrom::Hole(at) } else { fs::SeekFrom::Data(at) })?)

@@ -17,6 +17,8 @@ use crate::model::op::Op;
 
 /// `renameat2`: the two names swap.
 const EXCHANGE: u32 = 2;
+/// `X_OK`, of a directory.
+const SEARCH: u32 = 1;
 /// `renameat2`: a marker stays at the old name.
 const WHITEOUT: u32 = 4;
 
@@ -26,7 +28,12 @@ impl Engine {
     /// R5, R2: the object that the client sees at a name. None when it sees none and its kernel may go on believing that.
     pub(crate) fn lookup(&self, who: &Caller, dir: ObjectId, name: &Name) -> Result<Option<Entry>> {
         let mut st = self.lock();
-        let (why, found) = match st.world.name(who.client, dir, name, who.now) {
+        let sight = st.world.name(who.client, dir, name, who.now);
+        // What is remembered is for those who may pass through the directory now; of what is not the disk decides.
+        if sight != Sight::Truth && st.is_closed(dir) {
+            return st.note_name(who, Op::Lookup, dir, name, Why::Truth, Err(Errno::EACCES));
+        }
+        let (why, found) = match sight {
             Sight::Cached(None, age) => (Why::Cached(age), Err(Errno::ENOENT)),
             Sight::Past(None) => (Why::Past, Err(Errno::ENOENT)),
             Sight::Cached(Some(id), age) => {
@@ -372,5 +379,12 @@ impl Engine {
             // Every path below it has changed.
             st.paths.clear();
         }
+    }
+}
+
+impl State {
+    /// Whether a directory is there and closed to the caller.
+    fn is_closed(&mut self, dir: ObjectId) -> bool {
+        self.dir_fd(dir).is_ok_and(|fd| disk::access(fd.as_fd(), SEARCH) == Err(Errno::EACCES))
     }
 }

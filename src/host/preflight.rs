@@ -155,9 +155,15 @@ pub(crate) fn check_backing(path: &Path) -> Result<PathBuf, Error> {
     rustix::fs::accessat(&read, ".", rustix::fs::Access::EXEC_OK, AtFlags::EACCESS)
         .map_err(|e| wrong(problem(e.into())))?;
     let device = rustix::fs::fstat(&read).map_err(|e| wrong(problem(e.into())))?.st_dev;
-    let ours = |mount: &mountinfo::Entry| mount.st_dev == device && mount.source == owner::source();
-    if mountinfo::read().is_ok_and(|mounts| mounts.iter().any(ours)) {
-        return Err(wrong(BackingProblem::InOwnMount));
+    let path = fs::canonicalize(path).map_err(|e| wrong(problem(e)))?;
+    let mounts = mountinfo::read().unwrap_or_default();
+    for ours in mounts.into_iter().filter(|mount| mount.source == owner::source()) {
+        if ours.st_dev == device {
+            return Err(wrong(BackingProblem::InOwnMount));
+        }
+        if ours.mountpoint.starts_with(&path) {
+            return Err(wrong(BackingProblem::ContainsOwnMount(ours.mountpoint)));
+        }
     }
-    fs::canonicalize(path).map_err(|e| wrong(problem(e)))
+    Ok(path)
 }

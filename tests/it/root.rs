@@ -147,6 +147,30 @@ fn set_id_bits_go_when_another_writes_or_owns() {
 }
 
 #[test]
+fn a_write_that_is_held_back_takes_set_id_bits_along_at_once() {
+    if !is_root() {
+        return;
+    }
+    let t = Twin::with(Knobs::eventual());
+    t.same(|d| {
+        let path = d.join("file");
+        fs::write(&path, "text").unwrap();
+        chmod(&path, 0o6777);
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        let mut file = as_nobody(|| OpenOptions::new().append(true).open(&path).unwrap());
+        let before = mode();
+        as_nobody(|| file.write_all(b"more").unwrap());
+        let between = mode();
+        // And again, with bytes held back.
+        as_nobody(|| file.write_all(b"more").unwrap());
+        chmod(&path, 0o4777);
+        let again = mode();
+        as_nobody(|| file.write_all(b"more").unwrap());
+        (before, between, again, mode())
+    });
+}
+
+#[test]
 fn sticky_directories_protect_and_groups_count() {
     if !is_root() {
         return;

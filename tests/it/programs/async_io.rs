@@ -39,13 +39,19 @@ impl Ring {
             // SAFETY: the callers keep buffers and paths until this function has seen every entry completed.
             unsafe { self.0.submission().push(&entry.user_data(number as u64)).unwrap() };
         }
-        self.0.submit_and_wait(N).unwrap();
         let mut ends = [i32::MIN; N];
-        for completed in self.0.completion() {
-            ends[completed.user_data() as usize] = completed.result();
+        // Waiting may end early.
+        for _ in 0..100 {
+            let left = ends.iter().filter(|end| **end == i32::MIN).count();
+            if left == 0 {
+                return ends;
+            }
+            self.0.submit_and_wait(left).unwrap();
+            for completed in self.0.completion() {
+                ends[completed.user_data() as usize] = completed.result();
+            }
         }
-        assert!(!ends.contains(&i32::MIN), "all are completed");
-        ends
+        panic!("{N} were asked for: {ends:?}")
     }
 
     fn one(&mut self, entry: Entry) -> i32 {
