@@ -303,11 +303,6 @@ impl World {
             && !view.dirty.contains_key(&object)
     }
 
-    /// Whether `client` holds bytes of this object back.
-    pub(crate) fn holds_back(&self, client: ClientId, object: ObjectId) -> bool {
-        self.views[&client].dirty.contains_key(&object)
-    }
-
     /// Whether no client holds bytes back, so that no flush can make others' bytes visible late.
     pub(crate) fn all_write_through(&self) -> bool {
         self.views.values().all(|v| v.knobs.write_delay.is_zero() && v.dirty.is_empty())

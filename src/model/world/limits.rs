@@ -3,6 +3,11 @@
 use super::{ClientId, Dirty, Extents, ObjectId, Time, View, World};
 
 impl World {
+    /// Whether `client` holds bytes of this object back.
+    pub(crate) fn holds_back(&self, client: ClientId, object: ObjectId) -> bool {
+        self.views[&client].dirty.contains_key(&object)
+    }
+
     // ---- unflushed bytes -----------------------------------------------------------------------------------------
 
     /// R3: `data` was written at `at` and stays with the client until a flush point. Answers when that is at the latest,
