@@ -163,6 +163,8 @@ impl Place {
                     return Ok(Value::Done);
                 }
                 let flags = OFlags::from_bits_retain(*flags as u32) | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                // D5: a path alone does not hold what another client removes.
+                let flags = if self.several { flags - OFlags::PATH } else { flags };
                 let file = fs::openat(base, path, flags, Mode::from_raw_mode(*mode)).number()?;
                 self.slots[*slot] = Some(file.into());
                 Ok(Value::Done)
@@ -368,6 +370,8 @@ impl Place {
     /// Copies until there is no more: how much one call copies is each file system's choice.
     fn copy(&self, (from, at): (usize, u64), (to, to_at): (usize, u64), len: usize) -> Result<Value> {
         let (from, to) = (self.slot(from)?, self.slot(to)?);
+        // The kernel copies up to the end that it has last heard of.
+        fs::fstat(from).number()?;
         let mut done = 0;
         loop {
             let (mut at, mut to_at) = (at + done as u64, to_at + done as u64);

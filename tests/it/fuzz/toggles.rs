@@ -66,7 +66,7 @@ fn steps(ground: &Ground, program: &[(Step, Toggle)]) -> Result<(), String> {
             Toggle::Fault => fault = Some(mount.inject(Fault::fail(Errno::EIO).path("not/there"))),
             Toggle::Knobs => {
                 let moment = Duration::from_nanos(1);
-                mount.set_knobs(Knobs::strict().meta_ttl(moment).close_to_open(true)).unwrap();
+                mount.set_knobs(Knobs::strict().negative_ttl(moment).close_to_open(true)).unwrap();
             }
             Toggle::Other { writes, .. } => {
                 let client = other.get_or_insert_with(|| ground.backing.mount(strict()).unwrap());

@@ -1,6 +1,7 @@
 //! What a kernel still has when its lane closes or opens again, and who may have to wait for that.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -116,5 +117,28 @@ fn what_is_sent_out_of_a_file_that_was_opened_in_a_lane_is_what_there_is_now() {
         rustix::fs::sendfile(&into, &file, Some(&mut 0), 4).unwrap();
         into.read_exact_at(&mut sent, 0).unwrap();
         assert_eq!(std::str::from_utf8(&sent), Ok(&*text));
+    }
+}
+
+#[test]
+fn files_that_are_first_seen_while_another_client_comes_are_as_that_one_leaves_them() {
+    let a = alone();
+    let rounds: usize = std::env::var("CHAOSFS_FUZZ_CASES").map_or(10, |n| n.parse().unwrap());
+    for round in 0..rounds {
+        let names: Vec<String> = (0..100).map(|n| format!("d/{round}-{n}")).collect();
+        // The kernel of `a` has not heard of them.
+        let below = |name: &String| a.backing().path().join(name);
+        names.iter().for_each(|name| fs::write(below(name), "four").unwrap());
+        let files: Vec<File> = std::thread::scope(|s| {
+            let opened = s.spawn(|| names.iter().map(|name| open(&a, name)).collect());
+            let b = join(&a);
+            for name in &names {
+                File::options().append(true).open(b.join(name)).unwrap().write_all(b"more").unwrap();
+            }
+            opened.join().unwrap()
+        });
+        let sizes: Vec<u64> = files.iter().map(|file| file.metadata().unwrap().len()).collect();
+        assert_eq!(sizes, vec![8; 100], "in round {round}");
+        names.iter().for_each(|name| fs::remove_file(below(name)).unwrap());
     }
 }
