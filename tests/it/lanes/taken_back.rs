@@ -142,3 +142,20 @@ fn files_that_are_first_seen_while_another_client_comes_are_as_that_one_leaves_t
         names.iter().for_each(|name| fs::remove_file(below(name)).unwrap());
     }
 }
+
+#[test]
+fn pages_from_before_the_lane_opened_are_not_used_in_it() {
+    let a = alone();
+    put(&a, "d/f", "old!");
+    let b = join(&a);
+    let file = open(&a, "d/f");
+    // Out of pages, whatever `open` was told.
+    rustix::fs::sendfile(tempfile::tempfile().unwrap(), &file, Some(&mut 0), 4).unwrap();
+    let other = File::options().write(true).open(b.join("d/f")).unwrap();
+    let time = other.metadata().unwrap().modified().unwrap();
+    write_at(&other, 0, "NEW!");
+    other.set_modified(time).unwrap();
+    drop(other);
+    b.unmount().unwrap();
+    assert_eq!(reread(&open(&a, "d/f")), "NEW!");
+}
