@@ -158,8 +158,8 @@ impl Place {
         match &step.what {
             Do::Open { at, flags, mode, slot } => {
                 let (base, path) = self.at(client, at)?;
-                // D10: for fifos the kernel asks nobody.
-                if step.user != 0 && sys::is_fifo(base, path) {
+                // D10: for fifos the kernel asks nobody, and each mount has its own.
+                if (step.user != 0 || self.several) && sys::is_fifo(base, path) {
                     return Ok(Value::Done);
                 }
                 let flags = OFlags::from_bits_retain(*flags as u32) | OFlags::NONBLOCK | OFlags::CLOEXEC;

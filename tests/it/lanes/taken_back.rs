@@ -112,7 +112,11 @@ fn what_is_sent_out_of_a_file_that_was_opened_in_a_lane_is_what_there_is_now() {
     let writer = File::options().write(true).open(b.join("d/f")).unwrap();
     for n in 1..20 {
         let text = format!("{n:04}");
+        // At once, and when it is flushed.
+        let delay = if n < 10 { secs(0) } else { secs(1000) };
+        b.set_knobs(Knobs::strict().write_delay(delay)).unwrap();
         write_at(&writer, 0, &text);
+        writer.sync_all().unwrap();
         let (mut sent, into) = ([0; 4], tempfile::tempfile().unwrap());
         rustix::fs::sendfile(&into, &file, Some(&mut 0), 4).unwrap();
         into.read_exact_at(&mut sent, 0).unwrap();
@@ -158,4 +162,20 @@ fn pages_from_before_the_lane_opened_are_not_used_in_it() {
     drop(other);
     b.unmount().unwrap();
     assert_eq!(reread(&open(&a, "d/f")), "NEW!");
+}
+
+#[test]
+fn what_a_cache_has_shown_is_read_anew_when_it_is_over() {
+    let backing = chaosfs::Backing::options().clock(chaosfs::Clock::manual()).temp().unwrap();
+    let a = backing.mount(super::fast()).unwrap();
+    put(&a, "f", "old!");
+    let file = open(&a, "f");
+    assert_eq!(reread(&file), "old!");
+    a.set_knobs(Knobs::strict().file_ttl(secs(10))).unwrap();
+    assert_eq!(reread(&file), "old!");
+    let b = join(&a);
+    write_at(&File::options().write(true).open(b.join("f")).unwrap(), 0, "NEW!");
+    assert_eq!(reread(&file), "old!");
+    backing.clock().advance(secs(10));
+    assert_eq!(reread(&file), "NEW!");
 }
