@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::disk::{self, Result, SetTime, Target};
 use super::handles::Handle;
-use super::lanes::Keep;
+use super::lanes::{Keep, Own};
 use super::{Caller, Engine, Entry, Errno, State, Touched};
 use crate::model::attr::Attr;
 use crate::model::history::Why;
@@ -90,7 +90,7 @@ impl Engine {
                 self.flush_dirty(st, who, object)?;
             }
             let visible = Self::attr_visible(st, who);
-            st.commit(who, object, visible, None, |st| {
+            st.commit(who, object, visible, None, Own::Wrong, |st| {
                 let fd = st.stand(object)?;
                 self.apply(who, fd.as_fd(), set)?;
                 self.touch(st, who, object, Target::Fd(fd.as_fd()), Touched::Attributes);
@@ -234,7 +234,7 @@ impl Engine {
     ) -> Result<()> {
         let fd = st.stand(object)?;
         let visible = Self::attr_visible(st, who);
-        st.commit(who, object, visible, None, |st| {
+        st.commit(who, object, visible, None, Own::Wrong, |st| {
             change(fd.as_fd())?;
             self.touch(st, who, object, Target::Fd(fd.as_fd()), Touched::Attributes);
             Ok(())

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use super::disk::{self, Access, Result, Target};
 use super::handles::Handle;
+use super::lanes::Own;
 use super::{Caller, Engine, Errno, State, Touched};
 use crate::model::history::Why;
 use crate::model::ids::{ObjectId, Version};
@@ -20,6 +21,8 @@ pub(crate) struct WriteHow {
     pub(crate) append: bool,
     /// To the disk before it returns.
     pub(crate) sync: bool,
+    /// A page of a mapping.
+    pub(crate) mapped: bool,
     /// The process (its table of open files) that wrote; none for a page of a mapping.
     pub(crate) writer: Option<u64>,
 }
@@ -107,7 +110,8 @@ impl Engine {
         }
         let range = (&file.fd, moved.at, moved.at.saturating_add(data.len() as u64));
         let at = if how.append { None } else { Some(moved.at) };
-        let (n, version) = st.commit(who, object, who.now, Some(range), |st| {
+        let pages = if how.mapped { Own::Right } else { Own::Wrong };
+        let (n, version) = st.commit(who, object, who.now, Some(range), pages, |st| {
             let n = disk::write(&file.fd, at, data)?;
             if how.sync && !file.flags.sync {
                 disk::sync(&file.fd, true)?;
@@ -172,7 +176,7 @@ impl Engine {
         self.flush_dirty(st, who, object)?;
         let visible = Self::attr_visible(st, who);
         let overwrites = (&file.fd, size, u64::MAX);
-        st.commit(who, object, visible, Some(overwrites), |st| {
+        st.commit(who, object, visible, Some(overwrites), Own::Right, |st| {
             disk::truncate(&file.fd, size)?;
             self.touch(st, who, object, Target::Fd(file.fd.as_fd()), Touched::Content);
             Ok(())
@@ -195,7 +199,7 @@ impl Engine {
             self.flush_dirty(&mut st, who, object)?;
             let visible = Self::attr_visible(&st, who);
             let overwrites = (&file.fd, at, at.saturating_add(len));
-            st.commit(who, object, visible, Some(overwrites), |st| {
+            st.commit(who, object, visible, Some(overwrites), Own::Wrong, |st| {
                 disk::allocate(&file.fd, mode, at, len)?;
                 self.touch(st, who, object, Target::Fd(file.fd.as_fd()), Touched::Content);
                 Ok(())
@@ -242,7 +246,7 @@ impl Engine {
         if strict {
             let range = (&target.fd, to_at, to_at.saturating_add(len));
             let len = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
-            let done = st.commit(who, to, who.now, Some(range), |st| {
+            let done = st.commit(who, to, who.now, Some(range), Own::Wrong, |st| {
                 let n = disk::copy_range(&source.fd, from_at, &target.fd, to_at, len)?;
                 self.touch(st, who, to, Target::Fd(target.fd.as_fd()), Touched::Content);
                 Ok(n)
@@ -264,7 +268,7 @@ impl Engine {
                 (to, to_handle),
                 to_at,
                 &bytes[..n],
-                WriteHow { append: false, sync: false, writer: None },
+                WriteHow { append: false, sync: false, mapped: false, writer: None },
             )
         }
     }

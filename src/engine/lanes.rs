@@ -61,6 +61,15 @@ pub(crate) enum Pages {
     Kept,
 }
 
+/// What a change makes of the pages that the kernel of the client that makes it may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Own {
+    Wrong,
+    /// It has written them itself, or is going to cut them when it has its answer. To forget them it would have to write
+    /// those first that a mapping has changed since, behind the cut.
+    Right,
+}
+
 /// The lane of one client.
 #[derive(Default)]
 pub(super) struct Lane {
@@ -183,6 +192,10 @@ impl State {
                 lane.files.retain(|_, file| file.handles > 0);
                 lane.files.values_mut().for_each(|file| file.kept = false);
                 self.queue.push(*id, Due::Close);
+            } else if open && !lane.open {
+                // What was read meanwhile may be what a cache had.
+                let read = lane.files.iter().filter(|(_, file)| file.handles > 0);
+                read.for_each(|(object, _)| self.queue.push(*id, Due::Forget(Forget::Pages(*object))));
             }
             lane.open = open;
         }
@@ -258,12 +271,13 @@ impl State {
         }
     }
 
-    /// The bytes of an object have changed.
-    pub(super) fn bytes_changed(&mut self, object: ObjectId) {
+    /// The bytes of an object have changed, or anything else about it: after that the next reading moves its access time,
+    /// which pages do not. `right` is the client whose kernel need not be told.
+    pub(super) fn bytes_changed(&mut self, object: ObjectId, right: Option<ClientId>) {
         for (id, client) in &mut self.clients {
             let Some(file) = client.lane.files.get_mut(&object) else { continue };
             file.kept = false;
-            if file.handles > 0 {
+            if file.handles > 0 && right != Some(*id) {
                 self.queue.push(*id, Due::Forget(Forget::Pages(object)));
             }
         }

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::disk::{self, Result, Target};
+use super::lanes::Own;
 use super::{Caller, Engine, State, Touched};
 use crate::model::attr::Attr;
 use crate::model::extents::Extents;
@@ -56,6 +57,9 @@ impl Engine {
         let (version, visible) = st.world.bind(who.client, who.now, &rebinds);
         for object in bindings.iter().filter_map(|b| b.after) {
             st.committed(object, version, who);
+        }
+        for object in bindings.iter().flat_map(|b| [b.before, b.after]).flatten() {
+            st.bytes_changed(object, None);
         }
         for (dir, before) in dirs.iter().zip(before) {
             if self.calendar.decides
@@ -113,21 +117,20 @@ impl State {
     }
 
     /// R1: commits a change of an object. `attempt` makes it; what it is going to overwrite is `range`, as far as that
-    /// exists and anyone may have to be shown it.
+    /// exists and anyone may have to be shown it; `pages` are those of the client's own kernel.
     pub(super) fn commit<T>(
         &mut self,
         who: &Caller,
         object: ObjectId,
         visible: Time,
         overwrites: Option<(&OwnedFd, u64, u64)>,
+        pages: Own,
         attempt: impl FnOnce(&mut State) -> Result<T>,
     ) -> Result<(T, Version)> {
         let before = self.before(who, object, visible, overwrites);
         let done = attempt(self)?;
         let version = self.after(who, object, visible, before);
-        if overwrites.is_some() {
-            self.bytes_changed(object);
-        }
+        self.bytes_changed(object, (pages == Own::Right).then_some(who.client));
         Ok((done, version))
     }
 

@@ -120,6 +120,7 @@ impl Engine {
         st.relane();
         drop(st);
         self.parking.forget(client);
+        self.catch_up();
         granted.into_iter().for_each(|reply| reply(Ok(())));
         cancelled.into_iter().for_each(|reply| reply(Err(Errno::EIO)));
     }
@@ -176,6 +177,7 @@ impl Engine {
         st.rearm(client);
         drop(st);
         self.release_rule(rule);
+        self.catch_up();
     }
 
     /// Lets what the rule holds go on; the rule stays in force.

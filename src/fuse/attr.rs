@@ -79,6 +79,7 @@ const FMODE_EXEC: i32 = 0x20;
 pub(super) fn write_how(how: WriteFlags, flags: i32, owner: Option<LockOwner>) -> WriteHow {
     let mapped = how.contains(WriteFlags::FUSE_WRITE_CACHE);
     WriteHow {
+        mapped,
         append: !mapped && flags & libc::O_APPEND != 0,
         sync: !mapped && flags & (libc::O_SYNC | libc::O_DSYNC) != 0,
         writer: owner.filter(|_| !mapped).map(|owner| owner.0),

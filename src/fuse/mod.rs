@@ -237,6 +237,12 @@ impl Filesystem for Adapter {
         let (atime, mtime) = (set_time(atime), set_time(mtime));
         let set = SetAttr { mode, uid, gid, size, atime, mtime, handle: fh.map(handle) };
         let work = move |engine: &Engine, who: &_| engine.setattr(who, id, &set);
+        if size.is_some() {
+            // Until it is answered the kernel writes no pages of the file, nor can it forget any that are written in.
+            // Its own it cuts by itself.
+            let go = move |core: &Arc<Core>, who: &_, reply| core.run_now(who, op, reply, work, send_attr);
+            return self.0.admit(self.0.caller(req), (op, Place::Object(id)), reply, go);
+        }
         self.0.serve(req, (op, Place::Object(id)), reply, work, send_attr);
     }
 

@@ -11,6 +11,7 @@ mod program;
 mod regressions;
 mod sys;
 mod threads;
+mod toggles;
 mod tree;
 
 use std::fmt::Debug;
@@ -69,7 +70,9 @@ impl Ground {
 
     fn places(&self) -> (Place, Place) {
         let roots: Vec<PathBuf> = self.mounts.iter().map(|m| m.path().to_owned()).collect();
-        (Place::new(&roots), Place::new(std::slice::from_ref(&self.bare)))
+        let (mut through, mut bare) = (Place::new(&roots), Place::new(std::slice::from_ref(&self.bare)));
+        (through.several, bare.several) = (roots.len() > 1, roots.len() > 1);
+        (through, bare)
     }
 
     /// Every mount shows what the bare directory has, and so does the directory under them; then all of it goes.
@@ -116,20 +119,26 @@ fn steps((mut through, mut bare): (Place, Place), backing: &Backing, program: &[
         if let Do::Pass(ms) = step.what {
             backing.clock().advance(Duration::from_millis(ms));
         }
-        let differ = |when: &str, seen: &dyn Debug, meant: &dyn Debug| {
-            Err(format!(
-                "{when} step {n}, {step:?}:\n  through the mount     {seen:?}\n  on the bare directory {meant:?}"
-            ))
-        };
-        let (seen, meant) = (through.act(step), bare.act(step));
-        STEPS[usize::from(seen.is_ok())].fetch_add(1, Ordering::Relaxed);
-        if seen != meant && !refused_otherwise(step, &seen, &meant) {
-            return differ("in", &seen, &meant);
-        }
-        let (seen, meant) = (through.glance(step), bare.glance(step));
-        if seen != meant {
-            return differ("after", &seen, &meant);
-        }
+        compare((&mut through, &mut bare), n, step)?;
+    }
+    Ok(())
+}
+
+/// Does the `n`th step on both sides; a difference is the error.
+fn compare((through, bare): (&mut Place, &mut Place), n: usize, step: &Step) -> Result<(), String> {
+    let differ = |when: &str, seen: &dyn Debug, meant: &dyn Debug| {
+        Err(format!(
+            "{when} step {n}, {step:?}:\n  through the mount     {seen:?}\n  on the bare directory {meant:?}"
+        ))
+    };
+    let (seen, meant) = (through.act(step), bare.act(step));
+    STEPS[usize::from(seen.is_ok())].fetch_add(1, Ordering::Relaxed);
+    if seen != meant && !refused_otherwise(step, &seen, &meant) {
+        return differ("in", &seen, &meant);
+    }
+    let (seen, meant) = (through.glance(step), bare.glance(step));
+    if seen != meant {
+        return differ("after", &seen, &meant);
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The fast lanes: the kernel answers by itself, and no program can tell. Each test makes the kernel know something, changes
 //! it in one of the ways that there are, and looks again at once.
 
+mod taken_back;
+
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;

@@ -15,6 +15,7 @@ use rustix::process::{Gid, Uid};
 
 use super::program::{Do, SLOTS, Step, What, Where};
 use super::sys::{self, Map};
+use super::tree::{Look, look};
 use crate::ops::Number;
 use crate::ops::locks::{self, Api};
 
@@ -56,35 +57,12 @@ fn runs(bytes: &[u8]) -> String {
     said.join(" ")
 }
 
-/// What `stat` says and two directories can agree on. A time counts when a program has set it; otherwise it is now.
-#[derive(PartialEq, Eq, Debug, Clone)]
-pub(super) struct Look {
-    mode: u32,
-    nlink: u64,
-    size: i64,
-    owner: (u32, u32),
-    rdev: u64,
-    mtime: Option<(i64, u64)>,
-}
-
-/// Later than any time that programs set, earlier than any clock.
-const SET: i64 = 100_000_000;
-
-pub(super) fn look(s: &fs::Stat) -> Look {
-    Look {
-        mode: s.st_mode,
-        nlink: s.st_nlink,
-        size: s.st_size,
-        owner: (s.st_uid, s.st_gid),
-        rdev: s.st_rdev,
-        mtime: (s.st_mtime < SET).then_some((s.st_mtime, s.st_mtime_nsec)),
-    }
-}
-
 /// A bare directory or the mounts of one, with the files that a program has open there.
 pub(super) struct Place {
     roots: Vec<(PathBuf, OwnedFd)>,
     slots: [Option<File>; SLOTS],
+    /// Whether the program runs on several clients.
+    pub(super) several: bool,
     map: Option<(Map, File)>,
 }
 
@@ -99,7 +77,8 @@ impl Place {
                 fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
             (path.clone(), fd)
         };
-        Place { roots: roots.iter().map(open).collect(), slots: [const { None }; SLOTS], map: None }
+        let roots = roots.iter().map(open).collect();
+        Place { roots, slots: [const { None }; SLOTS], several: false, map: None }
     }
 
     fn slot(&self, slot: usize) -> Result<&File> {
@@ -159,9 +138,14 @@ impl Place {
         let _user = sys::User::new(step.user);
         let result = self.call(step);
         // The kernel's own answer to a directory that another client has moved (D5). It works at the next look.
-        if self.roots.len() > 1 && result == Err(libc::ESTALE) && matches!(step.what, Do::Rename(..)) {
+        if self.several && result == Err(libc::ESTALE) && matches!(step.what, Do::Rename(..)) {
             self.glance(step);
             return self.call(step);
+        }
+        if self.several
+            && let (Do::Write(slot, ..), Ok(_)) = (&step.what, &result)
+        {
+            sys::after_appending(self.slot(*slot)?);
         }
         result
     }
@@ -174,11 +158,13 @@ impl Place {
         match &step.what {
             Do::Open { at, flags, mode, slot } => {
                 let (base, path) = self.at(client, at)?;
-                // D10: for fifos the kernel asks nobody.
-                if step.user != 0 && sys::is_fifo(base, path) {
+                // D10: for fifos the kernel asks nobody, and each mount has its own.
+                if (step.user != 0 || self.several) && sys::is_fifo(base, path) {
                     return Ok(Value::Done);
                 }
                 let flags = OFlags::from_bits_retain(*flags as u32) | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                // D5: a path alone does not hold what another client removes.
+                let flags = if self.several { flags - OFlags::PATH } else { flags };
                 let file = fs::openat(base, path, flags, Mode::from_raw_mode(*mode)).number()?;
                 self.slots[*slot] = Some(file.into());
                 Ok(Value::Done)
@@ -357,6 +343,12 @@ impl Place {
             Do::MapRead(at, len) => self.mapped(*at, *len, None),
             Do::MapWrite(at, fill, len) => self.mapped(*at, *len, Some(*fill)),
             Do::Unmap => Ok(Value::Count(u64::from(self.map.take().is_some()))),
+            // The kernel asks nobody for locks of fifos (D10): they hold in one mount.
+            Do::Lock { slot, .. } | Do::TestLock { slot, .. }
+                if self.several && !sys::is_file(self.slot(*slot)?) =>
+            {
+                Ok(Value::Done)
+            }
             Do::Lock { slot, ofd, kind, at, len } => {
                 let api = if *ofd { Api::Ofd } else { Api::Posix };
                 locks::set(self.slot(*slot)?, api, *kind, *at, *len).map(ok)
@@ -378,6 +370,8 @@ impl Place {
     /// Copies until there is no more: how much one call copies is each file system's choice.
     fn copy(&self, (from, at): (usize, u64), (to, to_at): (usize, u64), len: usize) -> Result<Value> {
         let (from, to) = (self.slot(from)?, self.slot(to)?);
+        // The kernel copies up to the end that it has last heard of.
+        fs::fstat(from).number()?;
         let mut done = 0;
         loop {
             let (mut at, mut to_at) = (at + done as u64, to_at + done as u64);

@@ -16,6 +16,18 @@ pub(super) fn is_fifo(base: BorrowedFd<'_>, path: &[u8]) -> bool {
     stat.is_ok_and(|s| s.st_mode & libc::S_IFMT == libc::S_IFIFO)
 }
 
+pub(super) fn is_file(file: &File) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|s| s.st_mode & libc::S_IFMT == libc::S_IFREG)
+}
+
+/// After appending the kernel is where it believes the end to be, which another client may have moved.
+pub(super) fn after_appending(file: &File) {
+    let flags = rustix::fs::fcntl_getfl(file);
+    if is_file(file) && flags.is_ok_and(|flags| flags.contains(rustix::fs::OFlags::APPEND)) {
+        let _ = seek(file, libc::SEEK_END, 0);
+    }
+}
+
 pub(super) fn is_dir(file: &File) -> bool {
     let mode = rustix::fs::fstat(file).map_or(0, |s| s.st_mode);
     mode & libc::S_IFMT == libc::S_IFDIR

@@ -7,12 +7,35 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD};
-
-use super::place::look;
+use rustix::fs::{AtFlags, CWD, Stat};
 
 /// What is compared of the contents of a large file: so much at its start and at its end.
 const PIECE: u64 = 128 << 10;
+
+/// What `stat` says and two directories can agree on. A time counts when a program has set it; otherwise it is now.
+#[derive(PartialEq, Eq, Debug, Clone)]
+pub(super) struct Look {
+    mode: u32,
+    nlink: u64,
+    size: i64,
+    owner: (u32, u32),
+    rdev: u64,
+    mtime: Option<(i64, u64)>,
+}
+
+/// Later than any time that programs set, earlier than any clock.
+const SET: i64 = 100_000_000;
+
+pub(super) fn look(s: &Stat) -> Look {
+    Look {
+        mode: s.st_mode,
+        nlink: s.st_nlink,
+        size: s.st_size,
+        owner: (s.st_uid, s.st_gid),
+        rdev: s.st_rdev,
+        mtime: (s.st_mtime < SET).then_some((s.st_mtime, s.st_mtime_nsec)),
+    }
+}
 
 /// Everything below `root`, and the root itself, by path.
 pub(super) fn tree(root: &Path) -> BTreeMap<String, String> {
