@@ -51,9 +51,6 @@ impl Engine {
     /// `stat` of an object that the client has looked up, perhaps by a handle.
     pub(crate) fn getattr(&self, who: &Caller, object: ObjectId, handle: Option<Handle>) -> Result<Entry> {
         let mut st = self.lock();
-        if handle.is_some_and(|handle| st.reads_late(who, handle)) {
-            st.drop_pages(who, object);
-        }
         let (seen, why, version) =
             if st.world.is_plain(who.client, object) && st.object(object).is_ok_and(|o| o.dead.is_none()) {
                 (st.truth(object), Why::Truth, None)
@@ -63,6 +60,11 @@ impl Engine {
                     Err(e) => (Err(e), Why::Truth, None),
                 }
             };
+        if let (Ok(attr), Some(handle)) = (&seen, handle)
+            && st.reads_late(who, handle)
+        {
+            st.tells_size(who, object, attr.size);
+        }
         let seen = st.note_seen(who, Op::Getattr, object, why, version, seen);
         seen.map(|attr| st.entry(who, object, attr))
     }

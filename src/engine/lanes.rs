@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::disk;
 use super::objects::OpenFlags;
-use super::{Caller, Engine, Entry, State};
+use super::{Caller, Engine, Entry, Place, State};
 use crate::model::attr::{Attr, Kind};
 use crate::model::hash::Map;
 use crate::model::ids::{ClientId, ObjectId};
@@ -30,8 +30,8 @@ pub(crate) enum Forget {
     Names,
     /// The attributes of an object.
     Attributes(ObjectId),
-    /// The attributes and the bytes of an object.
-    Pages(ObjectId),
+    /// The attributes of an object, and its bytes from here on, so many of them or all.
+    Pages(ObjectId, u64, Option<u64>),
 }
 
 /// The kernel of one client, as far as it can be told something.
@@ -88,11 +88,15 @@ struct Cached {
     handles: u32,
     /// Whether the pages from before the next `open` are right.
     kept: bool,
+    /// The size that was told last while the lane was closed.
+    told: Option<u64>,
 }
 
 /// Something that a client's kernel has to be told.
 enum Due {
-    Forget(Forget),
+    Names,
+    Attributes(ObjectId),
+    Pages(ObjectId),
     /// Everything: its lane has closed.
     Close,
 }
@@ -101,6 +105,8 @@ enum Due {
 #[derive(Default)]
 pub(super) struct Queue {
     due: Vec<(ClientId, Due)>,
+    /// Pages, from and to, that wait for requests which are parked: to forget them would be to wait as well.
+    parked: Map<(ClientId, ObjectId), Vec<(u64, u64)>>,
     progress: Arc<Progress>,
 }
 
@@ -121,6 +127,21 @@ impl Queue {
         self.due.push((client, due));
         self.progress.queued.fetch_add(1, Ordering::Release);
     }
+
+    /// The pages of an object, but for those that are parked: what is read into them will be new.
+    fn pages(&self, client: ClientId, object: ObjectId) -> Vec<Forget> {
+        let mut parked = self.parked.get(&(client, object)).cloned().unwrap_or_default();
+        parked.sort_unstable();
+        let (mut from, mut forget) = (0, Vec::new());
+        for (start, end) in parked {
+            if from < start {
+                forget.push(Forget::Pages(object, from, Some(start - from)));
+            }
+            from = from.max(end);
+        }
+        forget.push(Forget::Pages(object, from, None));
+        forget
+    }
 }
 
 impl Engine {
@@ -129,6 +150,23 @@ impl Engine {
         let mut st = self.lock();
         st.client(client).lane.kernel = Some(kernel);
         st.relane();
+    }
+
+    /// A request of the kernel's for pages, or to write them, is parked from now on; `false` says that it no longer is.
+    pub(crate) fn park_pages(&self, client: ClientId, place: &Place, parked: bool) {
+        let Place::Pages(object, from, len) = *place else { return };
+        let mut st = self.lock();
+        let key = (client, object);
+        let pages = st.queue.parked.entry(key).or_default();
+        let range = (from, from.saturating_add(len));
+        if parked {
+            pages.push(range);
+        } else if let Some(n) = pages.iter().position(|known| *known == range) {
+            pages.swap_remove(n);
+        }
+        if pages.is_empty() {
+            st.queue.parked.remove(&key);
+        }
     }
 
     /// See [`State::reads_late`].
@@ -167,12 +205,15 @@ impl Engine {
 impl State {
     /// Whom a message is for, whether its lane has closed, and what it is to forget.
     fn addressed(&self, client: ClientId, due: &Due) -> Option<(Arc<dyn Kernel>, bool, Vec<Forget>)> {
-        let client = self.clients.get(&client)?;
-        let kernel = client.lane.kernel.clone()?;
+        let found = self.clients.get(&client)?;
+        let kernel = found.lane.kernel.clone()?;
         Some(match due {
-            Due::Forget(what) => (kernel, false, vec![*what]),
+            Due::Names => (kernel, false, vec![Forget::Names]),
+            Due::Attributes(object) => (kernel, false, vec![Forget::Attributes(*object)]),
+            Due::Pages(object) => (kernel, false, self.queue.pages(client, *object)),
             Due::Close => {
-                let known = client.lookups.keys().copied().chain([ObjectId::ROOT]).map(Forget::Pages);
+                let known = found.lookups.keys().copied().chain([ObjectId::ROOT]);
+                let known = known.flat_map(|object| self.queue.pages(client, object));
                 (kernel, true, std::iter::once(Forget::Names).chain(known).collect())
             }
         })
@@ -190,12 +231,12 @@ impl State {
             if lane.open && !open {
                 lane.passable.clear();
                 lane.files.retain(|_, file| file.handles > 0);
-                lane.files.values_mut().for_each(|file| file.kept = false);
+                lane.files.values_mut().for_each(|file| (file.kept, file.told) = (false, None));
                 self.queue.push(*id, Due::Close);
             } else if open && !lane.open {
                 // What was read meanwhile may be what a cache had.
                 let read = lane.files.iter().filter(|(_, file)| file.handles > 0);
-                read.for_each(|(object, _)| self.queue.push(*id, Due::Forget(Forget::Pages(*object))));
+                read.for_each(|(object, _)| self.queue.push(*id, Due::Pages(*object)));
             }
             lane.open = open;
         }
@@ -237,10 +278,10 @@ impl State {
     pub(super) fn rights_changed(&mut self, object: ObjectId, shown: bool) {
         for (id, client) in self.clients.iter_mut().filter(|(_, client)| client.lane.open) {
             if client.lane.passable.remove(&object) == Some(true) {
-                self.queue.push(*id, Due::Forget(Forget::Names));
+                self.queue.push(*id, Due::Names);
             }
             if !shown {
-                self.queue.push(*id, Due::Forget(Forget::Attributes(object)));
+                self.queue.push(*id, Due::Attributes(object));
             }
         }
     }
@@ -276,23 +317,32 @@ impl State {
     pub(super) fn bytes_changed(&mut self, object: ObjectId, right: Option<ClientId>) {
         for (id, client) in &mut self.clients {
             let Some(file) = client.lane.files.get_mut(&object) else { continue };
-            file.kept = false;
+            (file.kept, file.told) = (false, None);
             if file.handles > 0 && right != Some(*id) {
-                self.queue.push(*id, Due::Forget(Forget::Pages(object)));
+                self.queue.push(*id, Due::Pages(object));
             }
         }
     }
 
     /// Whether this handle reads through the kernel's pages although the lane is closed. The kernel asks for attributes
-    /// before it reads them then, and its pages go before it has the answer, so that it asks for the bytes too.
+    /// before it reads them then.
     pub(super) fn reads_late(&self, who: &Caller, handle: super::Handle) -> bool {
         let Some(client) = self.clients.get(&who.client) else { return false };
         !client.lane.open && client.files.get(&handle.0).is_some_and(|f| f.pages != Pages::Direct)
     }
 
-    /// Makes the kernel of this client ask for the bytes of an object again.
-    pub(super) fn drop_pages(&mut self, who: &Caller, object: ObjectId) {
-        self.queue.push(who.client, Due::Forget(Forget::Pages(object)));
+    /// Who reads late is told the size of a file. Where each `read` is to reach the engine (for a fault, or since the view
+    /// changes with time) its pages go before it has the answer, so that it asks for the bytes too. A kernel that has been
+    /// told to forget does not believe the answer, so that must not be the first to tell a size; and pages that were of
+    /// another size it drops by itself.
+    pub(super) fn tells_size(&mut self, who: &Caller, object: ObjectId, size: u64) {
+        let exact = self.world.knobs(who.client).is_exact();
+        let client = self.client(who.client);
+        let each = !exact || client.armed.load(Ordering::Acquire);
+        let Some(file) = client.lane.files.get_mut(&object) else { return };
+        if file.told.replace(size) == Some(size) && each {
+            self.queue.push(who.client, Due::Pages(object));
+        }
     }
 
     /// A kernel has forgotten an object.

@@ -35,6 +35,8 @@ pub(crate) enum Place {
     Name(ObjectId, Name),
     Names((ObjectId, Name), (ObjectId, Name)),
     Bytes(ObjectId, u64),
+    /// Bytes, so many of them, by the kernel for its own pages.
+    Pages(ObjectId, u64, u64),
 }
 
 /// A client as an answer to "who is there".
@@ -189,7 +191,9 @@ impl Engine {
     pub(crate) fn admit(&self, who: &Caller, op: Op, place: &Place) -> Admission {
         let mut st = self.lock();
         let path = match place {
-            Place::Object(object) | Place::Bytes(object, _) => st.path_of(who.client, *object),
+            Place::Object(object) | Place::Bytes(object, _) | Place::Pages(object, ..) => {
+                st.path_of(who.client, *object)
+            }
             Place::Name(dir, name) | Place::Names((dir, name), _) => st.path_at(*dir, name),
         };
         // What has two names is meant by a rule for either.
@@ -363,7 +367,7 @@ impl State {
             return false;
         }
         let client = self.client(who.client);
-        let offset = if let Place::Bytes(_, at) = place { *at } else { 0 };
+        let offset = if let Place::Bytes(_, at) | Place::Pages(_, at, _) = place { *at } else { 0 };
         let key = Key::new(client.seed)
             .bytes(client.name.as_bytes())
             .bytes(op.name().as_bytes())

@@ -237,13 +237,12 @@ impl Filesystem for Adapter {
         let (atime, mtime) = (set_time(atime), set_time(mtime));
         let set = SetAttr { mode, uid, gid, size, atime, mtime, handle: fh.map(handle) };
         let work = move |engine: &Engine, who: &_| engine.setattr(who, id, &set);
-        if size.is_some() {
-            // Until it is answered the kernel writes no pages of the file, nor can it forget any that are written in.
-            // Its own it cuts by itself.
-            let go = move |core: &Arc<Core>, who: &_, reply| core.run_now(who, op, reply, work, send_attr);
-            return self.0.admit(self.0.caller(req), (op, Place::Object(id)), reply, go);
-        }
-        self.0.serve(req, (op, Place::Object(id)), reply, work, send_attr);
+        // Until a cut is answered the kernel writes no pages of the file, nor can it forget any that are written in. Its own
+        // it cuts by itself.
+        let cuts = size.is_some();
+        let go =
+            move |core: &Arc<Core>, who: &_, reply| core.run_or_now(cuts, who, op, reply, work, send_attr);
+        self.0.admit(self.0.caller(req), (op, Place::Object(id)), reply, go);
     }
 
     fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -311,7 +310,11 @@ impl Filesystem for Adapter {
         let send = |reply: ReplyOpen, (h, pages): (Handle, Pages)| {
             reply.opened(FileHandle(h.0), opened(pages));
         };
-        self.0.serve(req, (Op::Open, Place::Object(id)), reply, work, send);
+        // The kernel writes no pages of a file that is being cut.
+        let go = move |core: &Arc<Core>, who: &_, reply| {
+            core.run_or_now(truncate, who, Op::Open, reply, work, send);
+        };
+        self.0.admit(self.0.caller(req), (Op::Open, Place::Object(id)), reply, go);
     }
 
     fn create(
@@ -340,7 +343,10 @@ impl Filesystem for Adapter {
                 opened(Pages::Direct),
             );
         };
-        self.0.serve(req, (Op::Create, place), reply, work, send);
+        let go = move |core: &Arc<Core>, who: &_, reply| {
+            core.run_or_now(how.1, who, Op::Create, reply, work, send);
+        };
+        self.0.admit(self.0.caller(req), (Op::Create, place), reply, go);
     }
 
     fn read(
@@ -351,7 +357,7 @@ impl Filesystem for Adapter {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let (id, h, size) = (object(ino), handle(fh), size as usize);
@@ -366,7 +372,10 @@ impl Filesystem for Adapter {
         let send = |reply: ReplyData, n: usize| BUFFER.with_borrow(|buf| reply.data(&buf[..n]));
         // Now: the buffer is this thread's.
         let go = move |core: &Arc<Core>, who: &_, reply| core.run_now(who, Op::Read, reply, work, send);
-        self.0.admit(self.0.caller(req), (Op::Read, Place::Bytes(id, offset)), reply, go);
+        // What a program reads has an owner, what the kernel reads for its pages has none.
+        let pages = Place::Pages(id, offset, size as u64);
+        let place = lock_owner.map_or(pages, |_| Place::Bytes(id, offset));
+        self.0.admit(self.0.caller(req), (Op::Read, place), reply, go);
     }
 
     fn write(
@@ -386,14 +395,18 @@ impl Filesystem for Adapter {
         let send = |reply: ReplyWrite, n: usize| reply.written(n as u32);
         let (who, mapped) = (self.0.caller(req), write_flags.contains(WriteFlags::FUSE_WRITE_CACHE));
         if self.0.is_armed() {
-            let data = data.to_vec();
+            let (data, len) = (data.to_vec(), data.len() as u64);
             let work = move |engine: &Engine, who: &_| engine.write(who, (id, h), offset, &data, how);
-            let go = move |core: &Arc<Core>, who: &_, reply| core.run_write(who, mapped, reply, work, send);
-            self.0.admit(who, (Op::Write, Place::Bytes(id, offset)), reply, go);
+            let go = move |core: &Arc<Core>, who: &_, reply| {
+                core.run_or_now(mapped, who, Op::Write, reply, work, send);
+            };
+            let pages = Place::Pages(id, offset, len);
+            let place = if mapped { pages } else { Place::Bytes(id, offset) };
+            self.0.admit(who, (Op::Write, place), reply, go);
         } else {
             // The bytes are the kernel's buffer: not copied where nothing can hold the operation back.
             let work = |engine: &Engine, who: &_| engine.write(who, (id, h), offset, data, how);
-            self.0.run_write(&who, mapped, reply, work, send);
+            self.0.run_or_now(mapped, &who, Op::Write, reply, work, send);
         }
     }
 

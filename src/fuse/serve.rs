@@ -127,19 +127,20 @@ impl Core {
         self.catch_up_later();
     }
 
-    /// Executes and answers a write, perhaps of a page of the kernel's.
-    pub(super) fn run_write(
+    /// The one or the other.
+    pub(super) fn run_or_now<R: Answer, T: Send + 'static>(
         &self,
+        now: bool,
         who: &Caller,
-        out_of_pages: bool,
-        reply: fuser::ReplyWrite,
-        work: impl FnOnce(&Engine, &Caller) -> Result<usize>,
-        send: impl FnOnce(fuser::ReplyWrite, usize) + Send + 'static,
+        op: Op,
+        reply: R,
+        work: impl FnOnce(&Engine, &Caller) -> Result<T>,
+        send: impl FnOnce(R, T) + Send + 'static,
     ) {
-        if out_of_pages {
-            self.run_now(who, Op::Write, reply, work, send);
+        if now {
+            self.run_now(who, op, reply, work, send);
         } else {
-            self.run(who, Op::Write, reply, work, send);
+            self.run(who, op, reply, work, send);
         }
     }
 
@@ -215,16 +216,20 @@ impl Core {
                     );
                 }
                 Admission::Park(rule, path) => {
+                    self.engine.park_pages(self.client, &place, true);
                     let core = self.clone();
-                    let resume = Box::new(move |wake| match wake {
-                        Wake::Proceed => {
-                            let who = Caller { now: core.clock.now(), ..who };
-                            go(&core, &who, reply);
+                    let resume = Box::new(move |wake| {
+                        match wake {
+                            Wake::Proceed => {
+                                let who = Caller { now: core.clock.now(), ..who };
+                                go(&core, &who, reply);
+                            }
+                            Wake::Fail(e) => {
+                                core.engine.note_unparked(&who, op, path, e);
+                                reply.fail(e);
+                            }
                         }
-                        Wake::Fail(e) => {
-                            core.engine.note_unparked(&who, op, path, e);
-                            reply.fail(e);
-                        }
+                        core.engine.park_pages(core.client, &place, false);
                     });
                     if let Some(ticket) = self.engine.park(self.client, rule, resume) {
                         watch_parked(&self.engine, ticket, who.pid, deadline(self.park_limit));

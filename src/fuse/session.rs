@@ -185,7 +185,9 @@ impl Wire {
         let _ = match what {
             Forget::Names => raw::forget_names(self.number),
             Forget::Attributes(id) => notifier.inval_inode(INodeNo(id.0), -1, 0),
-            Forget::Pages(id) => notifier.inval_inode(INodeNo(id.0), 0, 0),
+            Forget::Pages(id, from, len) => {
+                notifier.inval_inode(INodeNo(id.0), from as i64, len.unwrap_or(0) as i64)
+            }
         };
     }
 

@@ -7,10 +7,10 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
-use chaosfs::Knobs;
+use chaosfs::{Errno, Fault, Knobs, Op};
 
 use super::{alone, join};
-use crate::support::{open, put, reread, secs, write_at};
+use crate::support::{append, open, put, reread, secs, write, write_at};
 
 /// Runs a program of Python's on a file, for at most this long: None when it takes longer.
 fn python(script: &str, file: &std::path::Path) -> Option<Output> {
@@ -177,5 +177,58 @@ fn what_a_cache_has_shown_is_read_anew_when_it_is_over() {
     write_at(&File::options().write(true).open(b.join("f")).unwrap(), 0, "NEW!");
     assert_eq!(reread(&file), "old!");
     backing.clock().advance(secs(10));
+    assert_eq!(reread(&file), "NEW!");
+}
+
+#[test]
+fn a_file_that_grows_under_who_has_it_open_is_read_to_its_new_end() {
+    let a = alone();
+    put(&a, "d/f", "one\n");
+    let file = open(&a, "d/f");
+    let read = || {
+        let mut bytes = [0; 40];
+        let n = file.read_at(&mut bytes, 0).unwrap();
+        String::from_utf8_lossy(&bytes[..n]).into_owned()
+    };
+    assert_eq!(read(), "one\n");
+    let b = join(&a);
+    let mut meant = "one\n".to_owned();
+    for n in 0..20 {
+        let more = format!("line {n}\n");
+        meant = if n == 10 { "again\n".to_owned() } else { meant + &more };
+        if n == 10 {
+            put(&b, "d/f", &meant);
+        } else {
+            write(&append(&b, "d/f"), &more);
+        }
+        assert_eq!(read(), meant[..meant.len().min(40)]);
+        // Also where each read is to reach chaosfs.
+        let fault = a.inject(Fault::fail(Errno::EIO).on(Op::Read).path("other"));
+        assert_eq!(read(), meant[..meant.len().min(40)]);
+        drop(fault);
+    }
+}
+
+#[test]
+fn a_read_of_a_page_that_hangs_holds_up_nobody_else() {
+    let a = alone();
+    put(&a, "d/f", "text");
+    put(&a, "d/g", "text");
+    let file = open(&a, "d/f");
+    assert_eq!(reread(&file), "text");
+    let hang = a.inject(Fault::hang().on(Op::Read).path("d/f"));
+    let b = join(&a);
+    std::thread::scope(|s| {
+        let reader = s.spawn(|| reread(&file));
+        assert!(a.wait_parked(1, secs(10)));
+        let started = std::time::Instant::now();
+        write_at(&File::options().write(true).open(b.join("d/f")).unwrap(), 0, "NEW!");
+        put(&b, "d/g", "other");
+        a.set_knobs(Knobs::strict()).unwrap();
+        assert!(started.elapsed() < secs(5), "it took {:?}", started.elapsed());
+        assert_eq!(a.parked(), 1);
+        drop(hang);
+        assert_eq!(reader.join().unwrap(), "NEW!");
+    });
     assert_eq!(reread(&file), "NEW!");
 }
