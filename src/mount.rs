@@ -108,10 +108,9 @@ impl Mount {
             match serve(Adapter(core.clone()), spec) {
                 Ok(serving) => {
                     shared.mounted(client, serving.mountpoint().to_owned());
-                    if core.tells.load(Ordering::Acquire)
-                        && let Some(kernel) = serving.kernel()
-                    {
-                        core.engine.offer_lane(client, kernel);
+                    let lane = core.tells.load(Ordering::Acquire);
+                    if let Some(kernel) = serving.kernel(lane) {
+                        core.engine.mounted(client, kernel, lane);
                     }
                     Ok((Home::new(core), name.to_string(), serving))
                 }

@@ -72,7 +72,7 @@ impl Engine {
         }
         self.touch(st, who, object, Target::Fd(file.fd.as_fd()), Touched::Content);
         let version = st.after(who, object, visible, before);
-        st.bytes_changed(object, None);
+        st.bytes_changed(who.client, object, None);
         failed.map_or(Ok(Some(version)), Err)
     }
 

@@ -62,7 +62,7 @@ impl Engine {
             };
         }
         let mut file = self.open_disk(st, who, object, flags)?;
-        file.pages = st.opens_pages(who, object, flags);
+        file.pages = st.opens_pages(who, object, flags, truncate);
         let handle = st.keep(who, file);
         if truncate && let Err(e) = self.resize(st, who, object, 0, Some(handle)) {
             st.let_go(who, handle);

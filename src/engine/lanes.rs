@@ -73,8 +73,10 @@ pub(super) enum Own {
 /// The lane of one client.
 #[derive(Default)]
 pub(super) struct Lane {
-    /// None where every look is to reach the engine.
+    /// None until it is mounted.
     kernel: Option<Arc<dyn Kernel>>,
+    /// Whether not every look has to reach the engine.
+    wanted: bool,
     open: bool,
     /// Directories that were found to be open to every user for passing through, or not.
     passable: Map<ObjectId, bool>,
@@ -90,6 +92,9 @@ struct Cached {
     kept: bool,
     /// The size that was told last while the lane was closed.
     told: Option<u64>,
+    /// Whether the kernel may have read pages for its own ends: for a mapping, `sendfile`, a program to execute. These it
+    /// keeps in any case, and asks no more.
+    paged: bool,
 }
 
 /// Something that a client's kernel has to be told.
@@ -145,10 +150,11 @@ impl Queue {
 }
 
 impl Engine {
-    /// Gives a client a lane, open whenever that makes no difference.
-    pub(crate) fn offer_lane(&self, client: ClientId, kernel: Arc<dyn Kernel>) {
+    /// A client is mounted. With a lane that is open whenever that makes no difference, if it is wanted.
+    pub(crate) fn mounted(&self, client: ClientId, kernel: Arc<dyn Kernel>, wanted: bool) {
         let mut st = self.lock();
-        st.client(client).lane.kernel = Some(kernel);
+        let lane = &mut st.client(client).lane;
+        (lane.kernel, lane.wanted) = (Some(kernel), wanted);
         st.relane();
     }
 
@@ -167,6 +173,12 @@ impl Engine {
         if pages.is_empty() {
             st.queue.parked.remove(&key);
         }
+    }
+
+    /// A kernel reads pages for its own ends.
+    pub(crate) fn reads_pages(&self, who: &Caller, object: ObjectId) {
+        let mut st = self.lock();
+        st.client(who.client).lane.files.entry(object).or_default().paged = true;
     }
 
     /// See [`State::reads_late`].
@@ -225,12 +237,12 @@ impl State {
         for (id, client) in &mut self.clients {
             let lane = &mut client.lane;
             let open = alone
-                && lane.kernel.is_some()
+                && lane.wanted
                 && !client.armed.load(Ordering::Acquire)
                 && self.world.knobs(*id).is_exact();
             if lane.open && !open {
                 lane.passable.clear();
-                lane.files.retain(|_, file| file.handles > 0);
+                lane.files.retain(|_, file| file.handles > 0 || file.paged);
                 lane.files.values_mut().for_each(|file| (file.kept, file.told) = (false, None));
                 self.queue.push(*id, Due::Close);
             } else if open && !lane.open {
@@ -287,13 +299,24 @@ impl State {
     }
 
     /// What a kernel may do with the bytes of a file that is being opened, and that it may go on doing so.
-    pub(super) fn opens_pages(&mut self, who: &Caller, object: ObjectId, flags: OpenFlags) -> Pages {
+    pub(super) fn opens_pages(
+        &mut self,
+        who: &Caller,
+        object: ObjectId,
+        flags: OpenFlags,
+        truncate: bool,
+    ) -> Pages {
         // Reading past the kernel moves access times; pages that were read without that must not stand in for it.
         let only_reads = flags.read && !flags.write && !flags.direct && !flags.noatime;
         let found = self.objects.get(object);
         let written = found.is_none_or(|o| o.kind != Kind::File || o.open.iter().any(|f| f.flags.write));
         let open = self.lane(who.client).is_some();
         if !only_reads || written || !open || !self.world.is_plain(who.client, object) {
+            let file = self.client(who.client).lane.files.get_mut(&object);
+            // What is opened is read anew, also in these ways; what is cut the kernel forgets itself.
+            if file.is_some_and(|file| std::mem::take(&mut file.paged)) && !truncate {
+                self.queue.push(who.client, Due::Pages(object));
+            }
             return Pages::Direct;
         }
         let file = self.client(who.client).lane.files.entry(object).or_default();
@@ -306,7 +329,7 @@ impl State {
         let Some(client) = self.clients.get_mut(&client) else { return };
         if let Some(file) = client.lane.files.get_mut(&object) {
             file.handles = file.handles.saturating_sub(1);
-            if file.handles == 0 && !file.kept {
+            if file.handles == 0 && !file.kept && !file.paged {
                 client.lane.files.remove(&object);
             }
         }
@@ -314,11 +337,13 @@ impl State {
 
     /// The bytes of an object have changed, or anything else about it: after that the next reading moves its access time,
     /// which pages do not. `right` is the client whose kernel need not be told.
-    pub(super) fn bytes_changed(&mut self, object: ObjectId, right: Option<ClientId>) {
+    pub(super) fn bytes_changed(&mut self, author: ClientId, object: ObjectId, right: Option<ClientId>) {
         for (id, client) in &mut self.clients {
             let Some(file) = client.lane.files.get_mut(&object) else { continue };
             (file.kept, file.told) = (false, None);
-            if file.handles > 0 && right != Some(*id) {
+            // Of what its own client writes a kernel forgets such pages itself.
+            let paged = std::mem::take(&mut file.paged) && *id != author;
+            if paged || (file.handles > 0 && right != Some(*id)) {
                 self.queue.push(*id, Due::Pages(object));
             }
         }

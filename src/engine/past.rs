@@ -59,7 +59,7 @@ impl Engine {
             st.committed(object, version, who);
         }
         for object in bindings.iter().flat_map(|b| [b.before, b.after]).flatten() {
-            st.bytes_changed(object, None);
+            st.bytes_changed(who.client, object, None);
         }
         for (dir, before) in dirs.iter().zip(before) {
             if self.calendar.decides
@@ -130,7 +130,7 @@ impl State {
         let before = self.before(who, object, visible, overwrites);
         let done = attempt(self)?;
         let version = self.after(who, object, visible, before);
-        self.bytes_changed(object, (pages == Own::Right).then_some(who.client));
+        self.bytes_changed(who.client, object, (pages == Own::Right).then_some(who.client));
         Ok((done, version))
     }
 

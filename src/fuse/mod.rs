@@ -374,8 +374,12 @@ impl Filesystem for Adapter {
         let go = move |core: &Arc<Core>, who: &_, reply| core.run_now(who, Op::Read, reply, work, send);
         // What a program reads has an owner, what the kernel reads for its pages has none.
         let pages = Place::Pages(id, offset, size as u64);
+        let who = self.0.caller(req);
+        if lock_owner.is_none() {
+            self.0.quietly(Op::Read, |engine| engine.reads_pages(&who, id));
+        }
         let place = lock_owner.map_or(pages, |_| Place::Bytes(id, offset));
-        self.0.admit(self.0.caller(req), (Op::Read, place), reply, go);
+        self.0.admit(who, (Op::Read, place), reply, go);
     }
 
     fn write(

@@ -86,10 +86,12 @@ struct Live {
 }
 
 impl Serving {
-    /// The kernel that it serves, which is going to keep pages.
-    pub(crate) fn kernel(&self) -> Option<Arc<dyn Kernel>> {
+    /// The kernel that it serves, and whether it is going to keep the pages of files.
+    pub(crate) fn kernel(&self, keeps: bool) -> Option<Arc<dyn Kernel>> {
         self.0.as_ref().map(|live| -> Arc<dyn Kernel> {
-            live.mounted.read_far_ahead();
+            if keeps {
+                live.mounted.read_far_ahead();
+            }
             Arc::new(Line(live.wire.clone()))
         })
     }

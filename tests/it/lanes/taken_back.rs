@@ -232,3 +232,36 @@ fn a_read_of_a_page_that_hangs_holds_up_nobody_else() {
     });
     assert_eq!(reread(&file), "NEW!");
 }
+
+#[test]
+fn what_is_sent_or_mapped_out_of_a_file_is_what_another_client_wrote_last() {
+    let backing = chaosfs::Backing::temp().unwrap();
+    let mount = || backing.mount(chaosfs::Options::new().knobs(Knobs::strict()).exact(true)).unwrap();
+    let (a, b) = (mount(), mount());
+    put(&a, "f", "0000");
+    let (file, writer) = (open(&a, "f"), File::options().write(true).open(b.join("f")).unwrap());
+    let script = "
+import mmap, os, sys
+f = os.open(sys.argv[1], os.O_RDONLY)
+m = mmap.mmap(f, 4, prot=mmap.PROT_READ)
+for line in sys.stdin:
+    print(m[:].decode(), flush=True)
+";
+    let mut command = Command::new("python3");
+    command.args(["-c", script]).arg(a.join("f")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut mapper = command.spawn().unwrap();
+    let (mut ask, told) = (mapper.stdin.take().unwrap(), mapper.stdout.take().unwrap());
+    let mut told = std::io::BufRead::lines(std::io::BufReader::new(told));
+    for n in 1..20 {
+        let text = format!("{n:04}");
+        write_at(&writer, 0, &text);
+        ask.write_all(b"\n").unwrap();
+        assert_eq!(told.next().unwrap().unwrap(), text, "mapped");
+        let mut sent = tempfile::tempfile().unwrap();
+        assert_eq!(rustix::fs::sendfile(&sent, &file, Some(&mut 0), 4), Ok(4));
+        std::io::Seek::rewind(&mut sent).unwrap();
+        assert_eq!(reread(&sent), text, "sent");
+    }
+    drop(ask);
+    assert!(mapper.wait().unwrap().success());
+}
