@@ -6,7 +6,8 @@ use std::time::Duration;
 
 const USAGE: &str = "usage: mount BACKING MOUNTPOINT [--profile strict|eventual] [--meta-ttl 1500ms] [--write-delay 0.8s]
   [--rename-delay 1200] [--drop-prob 0.01] [--seed 42] [--client-id NAME] [--exact yes|no]
-a time without a unit is in milliseconds; `--exact yes` has every look of a program\nasked for; without, a strict mount answers at once what only it can change, and sees others' changes of BACKING late";
+A time without a unit is in milliseconds. With `--exact no`, the default, the kernel caches in a strict mount: fast, but
+changes made in BACKING itself appear up to about a second late. With `--exact yes` nothing is cached.";
 
 fn main() -> std::process::ExitCode {
     let Err(e) = run() else { return std::process::ExitCode::SUCCESS };
@@ -20,17 +21,26 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         let is_flag = arg.starts_with("--");
         if is_flag { flags.push((arg, args.next().unwrap_or_default())) } else { paths.push(arg) }
     }
+    if flags.iter().any(|(flag, _)| flag == "--help") {
+        println!("{USAGE}");
+        return Ok(());
+    }
     let [backing, mountpoint] = &paths[..] else { return Err(USAGE.into()) };
     // A profile sets all knobs, so it goes before those that set one.
     flags.sort_by_key(|(flag, _)| flag != "--profile");
-    let mut options = Options::from_env()?.exact(false);
+    let mut options = Options::from_env()?;
+    #[allow(clippy::disallowed_methods)] // a program of its own
+    if std::env::var_os("CHAOSFS_EXACT").is_none() {
+        options = options.exact(false);
+    }
     for (flag, value) in &flags {
         let wrong = || format!("`{flag} {value}` is not understood\n{USAGE}");
         options = set(options, flag, value).ok_or_else(wrong)?;
     }
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
     let m = options.at(mountpoint).mount(backing)?;
-    println!("ready: client `{}` at {}, seed {}", m.client_id(), m.path().display(), m.seed());
+    let how = if m.is_fast() { ", fast" } else { "" };
+    println!("ready: client `{}` at {}, seed {}{how}", m.client_id(), m.path().display(), m.seed());
     while signals.pending().next().is_none() && !m.wait_unmounted(Duration::from_millis(100)) {}
     Ok(m.unmount()?)
 }

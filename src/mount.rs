@@ -151,6 +151,11 @@ impl Mount {
         self.seed
     }
 
+    /// Whether the kernel may answer by itself at this moment: see [`Options::exact`](crate::Options::exact).
+    pub fn is_fast(&self) -> bool {
+        self.core.engine.is_fast(self.client)
+    }
+
     /// The knobs in force.
     pub fn knobs(&self) -> Knobs {
         self.core.engine.knobs(self.client)

@@ -174,15 +174,25 @@ impl Options {
         self
     }
 
-    /// Whether every look of a program reaches chaosfs. Default: yes, unless `CHAOSFS_EXACT` says 0.
+    /// Whether every look of a program reaches chaosfs. Default: yes, unless `CHAOSFS_EXACT` is 0.
     ///
-    /// `exact(false)` opens the fast lanes: while this client is alone on its backing, delays nothing
-    /// ([`Knobs::strict`](crate::Knobs::strict)) and no fault is in force, the kernel answers repeated look-ups, `stat`s
-    /// and reads by itself, at the speed of any local file system. Programs cannot tell the difference; a second client, a
-    /// fault or a turned knob takes back what the kernel knows before it takes effect. There is one price and one promise
-    /// to give: looks that the kernel answered are not in the history, and nobody changes the backing directory behind the
-    /// mount (who does is noticed within a second or so). A file that was open for reading before a fault was put in force
-    /// is read in whole pages, and ahead, as far as the fault is concerned. Needs Linux 6.16; ignored before.
+    /// `exact(false)` gives the mount fast lanes: the kernel answers look-ups, `stat`s and reads that it has been answered
+    /// before, at its own speed. They are open while all of this holds, and open again when it does
+    /// ([`Mount::is_fast`](crate::Mount::is_fast)):
+    /// - the client is the only one of its backing in this process;
+    /// - its knobs have no TTL, no delay and no `drop_prob` ([`Knobs::strict`](crate::Knobs::strict));
+    /// - no fault is in force on it, whatever it is for;
+    /// - the kernel is Linux 6.16 or newer.
+    ///
+    /// What ends one of these waits until everything that the kernel knew has been taken back, so programs see the same
+    /// with lanes and without, but for this:
+    /// - Nobody should change the backing directory behind the mount: who does is noticed a second or so late.
+    /// - Looks that the kernel answered are not in the [history](crate::Backing::history).
+    /// - A file that was opened for reading while a lane was open is read in whole pages, and ahead, as long as it is open.
+    ///   A fault that is injected later hits it, but may count one `read` as two hits, and may hit bytes that the program
+    ///   did not ask for. Open files after [`inject`](crate::Mount::inject) to have exact counts.
+    /// - Names in directories that not everybody may pass through (mode without all three `x`, or an ACL) are asked for
+    ///   every time.
     #[must_use]
     pub fn exact(mut self, on: bool) -> Self {
         self.exact = Some(on);

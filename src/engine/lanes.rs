@@ -175,6 +175,11 @@ impl Engine {
         }
     }
 
+    /// Whether the lane of a client is open.
+    pub(crate) fn is_fast(&self, client: ClientId) -> bool {
+        self.lock().lane(client).is_some()
+    }
+
     /// A kernel reads pages for its own ends.
     pub(crate) fn reads_pages(&self, who: &Caller, object: ObjectId) {
         let mut st = self.lock();
