@@ -16,8 +16,8 @@ use rustix::process::{Gid, Uid};
 use super::program::{Do, SLOTS, Step, What, Where};
 use super::sys::{self, Map};
 use super::tree::{Look, look};
-use crate::ops::Number;
 use crate::ops::locks::{self, Api};
+use crate::ops::{Number, is_root};
 
 type Result<T> = std::result::Result<T, i32>;
 /// The end of a step: what it came to, or the error number.
@@ -122,9 +122,14 @@ impl Place {
     /// What everything that a step names looks like, and where its files stand.
     pub(super) fn glance(&self, step: &Step) -> Vec<String> {
         let (names, slots) = step.what.touches();
-        let names = names
-            .into_iter()
-            .map(|w| format!("{w:?} is {:?}", self.stat(step.client, &What::At(w.clone(), false))));
+        let names = names.into_iter().map(|w| {
+            // Of two reasons the lack of permission is told last (D19), and root lacks none.
+            let seen = match self.stat(step.client, &What::At(w.clone(), false)) {
+                Err(libc::EACCES) if !is_root() => Err(libc::ENOENT),
+                seen => seen,
+            };
+            format!("{w:?} is {seen:?}")
+        });
         let slots = slots.into_iter().map(|slot| {
             let position = self.slot(slot).and_then(|f| fs::tell(f).number());
             let flags = self.slot(slot).and_then(|f| fs::fcntl_getfl(f).number());
