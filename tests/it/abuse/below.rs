@@ -71,8 +71,11 @@ fn a_full_disk_is_told_and_work_goes_on_when_there_is_room_again() {
         // Nobody is shown the removed file any more, and nothing is left that could fail later.
         backing.settle().unwrap();
         // A process that another test is starting has a copy of the descriptor for a moment.
-        eventually("there is room", || fs::write(m.join("after"), "there is room").is_ok());
-        File::open(m.join("after")).unwrap().sync_all().unwrap();
+        let write = || {
+            let mut after = File::create(m.join("after"))?;
+            after.write_all(b"there is room").and_then(|()| after.sync_all())
+        };
+        eventually("there is room", || write().is_ok());
         assert_eq!(fs::read_to_string(small.path().join("after")).unwrap(), "there is room");
         assert_eq!(list(small.path()), ["after", "before"]);
         m.unmount().unwrap();
