@@ -207,7 +207,9 @@ impl Filesystem for Adapter {
         let (id, h) = (object(ino), fh.map(handle));
         let work = move |engine: &Engine, who: &_| engine.getattr(who, id, h);
         let who = self.0.caller(req);
-        if h.is_some_and(|h| self.0.quietly(Op::Getattr, |engine| engine.is_late(&who, h)) == Some(true)) {
+        if self.0.is_armed()
+            && h.is_some_and(|h| self.0.quietly(Op::Getattr, |engine| engine.is_late(&who, h)) == Some(true))
+        {
             // Most likely the kernel on its way to a `read`, for which no program has asked for attributes.
             return self.0.run(&who, Op::Getattr, reply, work, send_attr);
         }
