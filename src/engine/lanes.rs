@@ -20,7 +20,7 @@ use super::disk;
 use super::objects::OpenFlags;
 use super::{Caller, Engine, Entry, Place, State};
 use crate::model::attr::{Attr, Kind};
-use crate::model::hash::Map;
+use crate::model::hash::{Map, Set};
 use crate::model::ids::{ClientId, ObjectId};
 
 /// What a kernel is told to forget.
@@ -82,6 +82,9 @@ pub(super) struct Lane {
     passable: Map<ObjectId, bool>,
     /// Files of which the kernel may have pages.
     files: Map<ObjectId, Cached>,
+    /// Objects of which it was told attributes before the lane closed, and may have learned that only after it had been told
+    /// to forget them. When it opens one it knows it, and is told again.
+    doubtful: Set<ObjectId>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -247,10 +250,12 @@ impl State {
                 && self.world.knobs(*id).is_exact();
             if lane.open && !open {
                 lane.passable.clear();
+                lane.doubtful = client.lookups.keys().copied().collect();
                 lane.files.retain(|_, file| file.handles > 0 || file.paged);
                 lane.files.values_mut().for_each(|file| (file.kept, file.told) = (false, None));
                 self.queue.push(*id, Due::Close);
             } else if open && !lane.open {
+                lane.doubtful.clear();
                 // What was read meanwhile may be what a cache had.
                 let read = lane.files.iter().filter(|(_, file)| file.handles > 0);
                 read.for_each(|(object, _)| self.queue.push(*id, Due::Pages(*object)));
@@ -316,6 +321,9 @@ impl State {
         let found = self.objects.get(object);
         let written = found.is_none_or(|o| o.kind != Kind::File || o.open.iter().any(|f| f.flags.write));
         let open = self.lane(who.client).is_some();
+        if self.client(who.client).lane.doubtful.remove(&object) {
+            self.queue.push(who.client, Due::Attributes(object));
+        }
         if !only_reads || written || !open || !self.world.is_plain(who.client, object) {
             let file = self.client(who.client).lane.files.get_mut(&object);
             // What is opened is read anew, also in these ways; what is cut the kernel forgets itself.
@@ -380,6 +388,7 @@ impl State {
         if let Some(client) = self.clients.get_mut(&client) {
             client.lane.files.remove(&object);
             client.lane.passable.remove(&object);
+            client.lane.doubtful.remove(&object);
         }
     }
 }

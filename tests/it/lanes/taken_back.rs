@@ -101,6 +101,20 @@ fn reading_moves_the_access_time_whenever_the_backing_wants_it() {
         fs::rename(path.with_extension("moved"), path).unwrap();
     });
     assert_eq!(renamed[0], renamed[1], "after it was renamed");
+    // And when it had been read since its times were set, so that its pages are there.
+    let renamed_again = there.map(|path| {
+        fs::read(&path).unwrap();
+        let time = || fs::metadata(&path).map(|m| (m.atime(), m.atime_nsec())).unwrap();
+        let before = time();
+        // The clock of files moves in steps.
+        (0..2000).any(|_| {
+            fs::rename(&path, path.with_extension("moved")).unwrap();
+            fs::rename(path.with_extension("moved"), &path).unwrap();
+            fs::read(&path).unwrap();
+            time() > before
+        })
+    });
+    assert_eq!(renamed_again[0], renamed_again[1], "after it was renamed once more");
 }
 
 #[test]
